@@ -1,0 +1,40 @@
+"""The public error tree. One line each: what, where, expected, what to do.
+
+CogbatchError
+├── CheckpointError     a SAT or Hugging Face model directory is not what it should be
+├── DatasetError        the input cannot be read as asked: missing column, no rows, unknown format
+├── ImageError          one image cannot be loaded (stage "image" of an error row)
+├── PromptError         one prompt cannot be used, for example too long (stage "prompt")
+├── RunDirectoryError   the output directory belongs to another job, or is in use
+└── JobError            the job cannot start or go on
+
+A wrong argument to a Python function is a ValueError.
+"""
+
+
+class CogbatchError(Exception):
+    """Base of everything that cogbatch raises on purpose, apart from ValueError."""
+
+
+class CheckpointError(CogbatchError):
+    """A model directory (SAT or Hugging Face) is missing, damaged or of an unsupported kind."""
+
+
+class DatasetError(CogbatchError):
+    """The input dataset cannot be read as the job asks."""
+
+
+class ImageError(CogbatchError):
+    """One image cannot be loaded: missing, not an image, truncated, or over a limit."""
+
+
+class PromptError(CogbatchError):
+    """One prompt cannot be used: empty, or too long for the model."""
+
+
+class RunDirectoryError(CogbatchError):
+    """The run directory belongs to a different job, is in use, or is damaged."""
+
+
+class JobError(CogbatchError):
+    """The job cannot start, or must stop before its end."""

@@ -1,0 +1,113 @@
+"""The words of the Python API as data: request, params, candidate, output. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Stage = Literal["read", "image", "prompt", "generate", "worker"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class GenerationParams:
+    """How candidates are generated. Defaults are the ones documented for users.
+
+    Args:
+        num_candidates: k, candidates asked for per request.
+        strategy: name of a registered decoding strategy.
+        temperature: > 0; logits are divided by it. top_p: in (0, 1], 1 keeps all. top_k: 0 keeps all.
+        min_p: in [0, 1]; drops tokens below min_p times the largest probability.
+        repetition_penalty: > 0; 1 leaves logits alone (Keskar et al. 2019, arXiv:1909.05858).
+        num_beams: None means num_candidates. pool_size: None means 4 x num_candidates.
+        max_new_tokens: tokens, end token included. min_new_tokens: no end token before that many.
+        ignore_eos: the end token is an ordinary token, every candidate has max_new_tokens.
+        seed: any integer; with the request's id it fixes every random number.
+        deterministic: same candidates alone or in any batch, bit for bit, on the same machine.
+        return_token_ids: False leaves Candidate.token_ids empty.
+    """
+
+    num_candidates: int = 1
+    strategy: str = "sample"
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    num_beams: int | None = None
+    length_penalty: float = 1.0
+    num_beam_groups: int = 1
+    diversity_penalty: float = 0.0
+    pool_size: int | None = None
+    selector: str | None = None
+    max_new_tokens: int = 128
+    min_new_tokens: int = 0
+    ignore_eos: bool = False
+    seed: int = 0
+    deterministic: bool = True
+    return_token_ids: bool = True
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One image and prompt with an id.
+
+    Args:
+        id: names the request in its output and, with the seed, fixes its random numbers.
+        image: path, URL, encoded bytes or PIL image; None for a text-only request.
+        prompt: the question or instruction, without template.
+        history: earlier (query, answer) turns.
+        params: overrides the call-wide params for this request.
+    """
+
+    id: str
+    image: str | bytes | Image | None
+    prompt: str
+    history: tuple[tuple[str, str], ...] = ()
+    params: GenerationParams | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the k answers.
+
+    cumulative_logprob is in nats, under the model before warpers; like num_tokens and token_ids it counts
+    the end token, which text leaves out. weight: inverse inclusion weight, where the strategy defines one.
+    score: of a selector or beam. lane: the random stream it was drawn from. source: prompt variant, strategy.
+    """
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    cumulative_logprob: float
+    num_tokens: int
+    finish_reason: FinishReason
+    weight: float | None = None
+    score: float | None = None
+    lane: int | None = None
+    flags: tuple[str, ...] = ()
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class RequestError:
+    """Why a request has no candidates; the same three fields as the Parquet column `error`."""
+
+    stage: Stage
+    type: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RequestOutput:
+    """The candidates of one request, or its error; seconds is wall time spent on it by the engine."""
+
+    id: str
+    candidates: tuple[Candidate, ...] = ()
+    error: RequestError | None = None
+    prompt: str = ""
+    num_prompt_tokens: int = 0
+    seconds: float = field(default=0.0, compare=False)
