@@ -61,6 +61,7 @@ class GenerationRequest:
         prompt: the question or instruction, without template.
         history: earlier (query, answer) turns.
         params: overrides the call-wide params for this request.
+        tag: anything; comes back unchanged in the output, for callers whose ids may repeat.
     """
 
     id: str
@@ -68,6 +69,7 @@ class GenerationRequest:
     prompt: str
     history: tuple[tuple[str, str], ...] = ()
     params: GenerationParams | None = None
+    tag: object = None
 
 
 @dataclass(frozen=True)
@@ -111,3 +113,4 @@ class RequestOutput:
     prompt: str = ""
     num_prompt_tokens: int = 0
     seconds: float = field(default=0.0, compare=False)
+    tag: object = field(default=None, compare=False)
