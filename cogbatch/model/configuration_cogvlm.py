@@ -87,3 +87,11 @@ class CogVLMConfig(PreTrainedConfig):
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Tokens that one image takes in the sequence: boi, patches, eoi."""
+        return self.vision_config.num_patches + 2
+
+
+CogVLMConfig.register_for_auto_class()
