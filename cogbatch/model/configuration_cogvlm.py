@@ -4,6 +4,8 @@ Keys are those of the official HF repositories; the ones that official code keep
 (grouped heads, rotary base, convolution) are explicit here, so that one class reads both versions.
 """
 
+from typing import Any
+
 from transformers import PreTrainedConfig
 
 
@@ -40,9 +42,9 @@ class CogVLMVisionConfig(PreTrainedConfig):
 class CogVLMConfig(PreTrainedConfig):
     """CogVLM v1 (the defaults) and CogVLM2.
 
-    num_multi_query_heads: key and value heads (the official v2 name); equal to num_attention_heads in v1.
-    vision_expert_qkv_bias: v2's visual expert has a bias on its query, key and value, the language one has not.
-    num_vision_expert_layers: layers 0..n-1 own a visual expert; None means all. v1 code stops at 32.
+    num_multi_query_heads: key and value heads (the official v2 name); 0 means num_attention_heads, v1's.
+    vision_expert_qkv_bias: v2's visual expert has a bias on query, key and value, the language one not.
+    num_vision_expert_layers: layers 0..n-1 own a visual expert; 0 means all. v1 code stops at 32.
     rope_inv_freq: rotary frequencies to use instead of those of rope_theta, computed in rope_dtype.
     template_version: chat | vqa | base, the official names; "inst" is SAT's own chat ("[INST]"), which
         official code does not know.
@@ -57,8 +59,8 @@ class CogVLMConfig(PreTrainedConfig):
     intermediate_size: int = 11008
     num_hidden_layers: int = 32
     num_attention_heads: int = 32
-    num_multi_query_heads: int | None = None
-    num_vision_expert_layers: int | None = None
+    num_multi_query_heads: int = 0
+    num_vision_expert_layers: int = 0
     vision_expert_qkv_bias: bool = False
     hidden_act: str = "silu"
     max_position_embeddings: int = 2048
@@ -70,15 +72,15 @@ class CogVLMConfig(PreTrainedConfig):
     template_version: str = "chat"
     use_cache: bool = True
     tie_word_embeddings: bool = False
-    bos_token_id: int | None = 1
-    eos_token_id: int | list[int] | None = 2
-    pad_token_id: int | None = 0
-    vision_config: dict | CogVLMVisionConfig | None = None
+    bos_token_id: int = 1
+    eos_token_id: int | list[int] = 2
+    pad_token_id: int = 0
+    vision_config: Any = None  # a CogVLMVisionConfig once initialised
 
-    def __post_init__(self, **kwargs):  # type: ignore[no-untyped-def]
-        if self.num_multi_query_heads is None:
+    def __post_init__(self, **kwargs: Any) -> None:
+        if not self.num_multi_query_heads:
             self.num_multi_query_heads = self.num_attention_heads
-        if self.num_vision_expert_layers is None:
+        if not self.num_vision_expert_layers:
             self.num_vision_expert_layers = self.num_hidden_layers
         if not isinstance(self.vision_config, CogVLMVisionConfig):
             self.vision_config = CogVLMVisionConfig(**(self.vision_config or {}))

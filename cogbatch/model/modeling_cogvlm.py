@@ -27,13 +27,14 @@ from .visual import VisionModel
 Spans = list[tuple[int, int]]
 # attend(attention module, query [B, A, S, D], key [B, K, S, D], value [B, K, S, D]) -> [B, S, A * D].
 # Whoever runs the layers decides where keys and values are kept and how attention is computed.
-Attend = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Attend = Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def image_positions(token_type_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Rotary positions [B, S] from token types [B, S] (1 = boi, patches, eoi): all patches of an image share one.
+    """Rotary positions [B, S] from token types [B, S]: all patches of an image share one.
 
-    bos 0, boi 1, every patch 2, eoi 3, text 4, 5, ...; padding (mask 0) does not advance.
+    Type 1 is boi, patches and eoi. bos 0, boi 1, every patch 2, eoi 3, text 4, 5, ...; padding (mask 0) does
+    not advance.
     """
     image = token_type_ids == 1
     inner = image & F.pad(image, (1, 0))[:, :-1] & F.pad(image, (0, 1))[:, 1:]  # patches: neither boi nor eoi
@@ -80,7 +81,7 @@ def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
 
 
 def attend_by_interface(
-    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **kwargs: Any
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **kwargs: Any
 ) -> torch.Tensor:
     """Attention through transformers' registry (eager, sdpa, flash, flex)."""
     attention = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention)
@@ -89,13 +90,13 @@ def attend_by_interface(
 
 
 def eager_attention(
-    module: nn.Module,
+    module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float,
-    **kwargs: Any,
+    **kwargs: Any,  # noqa: ARG001 - the registry passes dropout and more
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The plain formula, for attn_implementation="eager"."""
     key = key.repeat_interleave(module.num_key_value_groups, dim=1)
@@ -145,7 +146,7 @@ class VisionExpertMLP(nn.Module):
 
 
 class VisionExpertAttention(nn.Module):
-    """Fused projections per expert; rows are [q of all heads; k; v], head-major (sections for grouped heads)."""
+    """Fused projections per expert; rows are [q of all heads; k; v], head-major."""
 
     is_causal = True
 
@@ -202,23 +203,22 @@ class CogVLMPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    # Written for the official code, which needs them; this code computes its rotary table (see CogVLMModel.rotary).
+    # Written for the official code, which needs them; this code computes its own (see CogVLMModel.rotary).
     _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq$"]  # noqa: RUF012
 
-    def _init_weights(self, module: nn.Module) -> None:
+    def _init_weights(self, module: Any) -> None:
         std = self.config.initializer_range
         if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
             nn.init.normal_(module.weight, std=std)
-            if getattr(module, "bias", None) is not None:
-                nn.init.zeros_(module.bias)
         elif isinstance(module, RMSNorm | nn.LayerNorm):
             nn.init.ones_(module.weight)
-            if getattr(module, "bias", None) is not None:
-                nn.init.zeros_(module.bias)
         elif isinstance(module, VisionModel):
             nn.init.normal_(module.boi, std=std)
             nn.init.normal_(module.eoi, std=std)
             nn.init.normal_(module.patch_embedding.cls_embedding, std=std)
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, nn.Parameter):
+            nn.init.zeros_(bias)
 
 
 class CogVLMModel(CogVLMPreTrainedModel):
@@ -291,10 +291,10 @@ class CogVLMModel(CogVLMPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        if (input_ids is None) == (inputs_embeds is None):
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        if given is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
-        batch, length = (input_ids if input_ids is not None else inputs_embeds).shape[:2]
-        device = (input_ids if input_ids is not None else inputs_embeds).device
+        (batch, length), device = given.shape[:2], given.device
         if use_cache if use_cache is not None else self.config.use_cache:
             past_key_values = DynamicCache(config=self.config) if past_key_values is None else past_key_values
         past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
@@ -303,18 +303,19 @@ class CogVLMModel(CogVLMPreTrainedModel):
         if position_ids is None:
             if token_type_ids.shape[1] != past_length + length:
                 raise ValueError(
-                    f"position_ids are needed after {past_length} cached tokens, or token_type_ids of the whole "
-                    f"sequence ({past_length + length} tokens; got {token_type_ids.shape[1]})"
+                    f"position_ids are needed after {past_length} cached tokens, or token_type_ids of the "
+                    f"whole sequence ({past_length + length} tokens; got {token_type_ids.shape[1]})"
                 )
             mask = attention_mask if attention_mask is not None and attention_mask.dim() == 2 else None
             position_ids = image_positions(token_type_ids, mask)[:, -length:]
         token_type_ids = token_type_ids[:, -length:]
-        if inputs_embeds is None:
-            inputs_embeds = self.embed(input_ids, token_type_ids, image_features)
+        embeds = inputs_embeds
+        if embeds is None:
+            embeds = self.embed(given, token_type_ids, image_features)
         # position_ids are withheld from the mask: repeated image positions look like packed sequences to it.
         mask = create_causal_mask(
             config=self.config,
-            inputs_embeds=inputs_embeds,
+            inputs_embeds=embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
         )
@@ -327,7 +328,7 @@ class CogVLMModel(CogVLMPreTrainedModel):
             return attend_by_interface(module, query, key, value, mask, **kwargs)
 
         spans = vision_spans(token_type_ids) if length > 1 else []
-        hidden = self.run_layers(inputs_embeds, position_ids, spans, attend)
+        hidden = self.run_layers(embeds, position_ids, spans, attend)
         return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
 
 
@@ -405,6 +406,10 @@ class CogVLMForCausalLM(CogVLMPreTrainedModel, GenerationMixin):
         pixel_values = _pixels(kwargs.pop("pixel_values", None), kwargs.pop("images", None))
         if pixel_values is not None:
             kwargs["image_features"] = self.get_image_features(pixel_values.to(self.device))
+        ids = kwargs.get("input_ids")
+        if ids is not None and kwargs.get("attention_mask") is None and kwargs.get("past_key_values") is None:
+            # transformers would infer a mask that hides image tokens, whose placeholder is the pad id.
+            kwargs["attention_mask"] = _mask_outer_padding(ids, self.config.pad_token_id)
         mask = kwargs.get("attention_mask")
         if kwargs.get("past_key_values") is None and mask is not None and bool((mask[:, -1] == 0).any()):
             for name in ("input_ids", "token_type_ids", "position_ids", "attention_mask"):
@@ -449,7 +454,7 @@ class CogVLMForCausalLM(CogVLMPreTrainedModel, GenerationMixin):
         images: list[Any] | None = None,
         template_version: str | None = None,
     ) -> dict[str, Any]:
-        """The call every CogVLM snippet makes: unbatched input_ids, token_type_ids, attention_mask and images.
+        """The call of every CogVLM snippet: unbatched input_ids, token_type_ids, attention_mask and images.
 
         images: at most one PIL image. Returns 1-D tensors, and images as a list of [3, px, px] tensors.
         """
@@ -473,6 +478,13 @@ def _pixels(
         raise ValueError("give pixel_values or images, not both")
     flat = [image for row in images for image in (row or [])]
     return torch.stack(flat) if flat else None
+
+
+def _mask_outer_padding(input_ids: torch.Tensor, pad_token_id: int) -> torch.Tensor:
+    """[B, S] mask that is 0 on pad ids before the first and behind the last other token of a row."""
+    real = input_ids != pad_token_id
+    begun, unfinished = real.cumsum(1) > 0, real.flip(1).cumsum(1).flip(1) > 0
+    return (begun & unfinished).long()
 
 
 def _padding_to_front(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

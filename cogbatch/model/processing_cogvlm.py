@@ -16,8 +16,8 @@ from transformers.image_processing_base import ImageProcessingMixin
 from .configuration_cogvlm import CogVLMConfig
 
 # CLIP's normalisation constants (Radford et al. 2021).
-IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
-IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGE_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
+IMAGE_STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 
 # SAT's name of each template -> the name in config.json. SAT's chat has no counterpart in official HF code.
 TEMPLATE_NAMES = {"base": "base", "vqa": "vqa", "chat_old": "chat", "chat": "inst"}
@@ -57,7 +57,7 @@ def preprocess_image(image: Image.Image, image_size: int) -> torch.Tensor:
     """PIL image -> [3, image_size, image_size] float32, CLIP-normalised. The aspect ratio is not kept."""
     resized = image.convert("RGB").resize((image_size, image_size), Image.Resampling.BICUBIC)
     pixels = np.asarray(resized, dtype=np.float32) / 255.0
-    pixels = (pixels - np.float32(IMAGE_MEAN)) / np.float32(IMAGE_STD)
+    pixels = (pixels - IMAGE_MEAN) / IMAGE_STD
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
@@ -82,7 +82,7 @@ def build_conversation(
     template_version: str,
     config: CogVLMConfig,
 ) -> dict[str, Any]:
-    """Unbatched input_ids, token_type_ids, attention_mask [S] and images, a list of at most one [3, px, px]."""
+    """Unbatched input_ids, token_type_ids, attention_mask [S]; images: a list of at most one [3, px, px]."""
     if len(images) > 1:
         raise ValueError(f"CogVLM takes at most one image a prompt, got {len(images)}")
     text = render_prompt(template_version, query, history)
@@ -90,7 +90,7 @@ def build_conversation(
         tokenizer,
         text,
         bos_token_id=config.bos_token_id,
-        pad_token_id=config.pad_token_id or 0,
+        pad_token_id=config.pad_token_id,
         num_image_tokens=config.num_image_tokens if images else 0,
     )
     return {

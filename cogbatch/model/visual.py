@@ -1,4 +1,4 @@
-"""EVA2-CLIP and the gated projection: pixels to [boi | patches | eoi] embeddings. Travels with every checkpoint.
+"""EVA2-CLIP and the gated projection: pixels to [boi | patches | eoi]. Travels with every checkpoint.
 
 Only the vision tower: how its output enters the language model is modeling_cogvlm.py.
 Shapes: B images, N patches of the tower, P patches after v2's downsampling, E tower width, H language width.
