@@ -1,0 +1,46 @@
+"""What a job says about its input, as one value. Nothing is read here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+Format = Literal["auto", "parquet", "jsonl", "csv", "folder"]
+FORMATS: tuple[str, ...] = get_args(Format)
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """Where the input is and which columns mean what.
+
+    Args:
+        path: file, directory or glob, local or any fsspec URL.
+        format: "auto" goes by file endings. id_column: None, or one or several columns that form the id.
+        image_column, prompt_column: None where there is none. An image folder has no columns.
+        prompt: for every row, or for rows whose prompt column is null when both are given.
+        columns: carried through to the output.
+        image_root: the folder that image paths are relative to and may not leave; None means the input's own.
+        limit: only that many first rows.
+    """
+
+    path: str
+    format: str = "auto"
+    id_column: str | tuple[str, ...] | list[str] | None = None
+    image_column: str | None = "image"
+    prompt_column: str | None = None
+    prompt: str | None = None
+    columns: tuple[str, ...] = ()
+    image_root: str | None = None
+    limit: int | None = None
+
+    @property
+    def id_columns(self) -> tuple[str, ...]:
+        """The id columns, none, one or several."""
+        if self.id_column is None:
+            return ()
+        return (self.id_column,) if isinstance(self.id_column, str) else tuple(self.id_column)
+
+    def identity(self) -> dict[str, Any]:
+        """What of this belongs to the job's identity: everything but where the files lie."""
+        values = asdict(self) | {"id_column": list(self.id_columns), "columns": list(self.columns)}
+        return {key: value for key, value in values.items() if key not in ("path", "image_root")}
