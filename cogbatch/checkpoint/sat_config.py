@@ -1,0 +1,213 @@
+"""SAT's model_config.json <-> CogVLMConfig, and the names of templates. Values only, no files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from cogbatch.checkpoint.names import CONV, vision_config
+from cogbatch.errors import CheckpointError
+from cogbatch.model.configuration_cogvlm import CogVLMConfig, CogVLMVisionConfig
+
+# SAT's --version -> config.json's template_version. SAT's own chat ("[INST]") is unknown to official HF code.
+TEMPLATES = {"base": "base", "vqa": "vqa", "chat_old": "chat", "chat": "inst"}
+
+_CLASS = re.compile(r"(FineTune(Train|Test))?CogVLM(?P<two>2)?Model")
+_REQUIRED = ("model_class", "num_layers", "hidden_size", "num_attention_heads", "vocab_size", "eva_args")
+_REQUIRED_EVA = ("num_layers", "hidden_size", "num_attention_heads", "image_size")
+# Hard-coded in CogVLMModel; CogVLM2Model has an expert in every layer.
+_V1_EXPERT_LAYERS = 32
+_ROPE_THETA = {1: 10_000.0, 2: 500_000.0}
+_POSITIONS = {1: 2048, 2: 8192}
+
+
+def template_version(version: str | None, config: Mapping[str, Any]) -> str:
+    """config.json's template name for SAT's name, which defaults to the checkpoint's text_processor_version.
+
+    Raises:
+        ValueError: version is not one of SAT's names.
+        CheckpointError: the checkpoint does not say, or says something unknown, and no version is given.
+    """
+    names = ", ".join(TEMPLATES)
+    if version is not None:
+        if version not in TEMPLATES:
+            raise ValueError(f"unknown version {version!r}: expected one of {names} (SAT's names)")
+        return TEMPLATES[version]
+    stored = config.get("text_processor_version")
+    if stored is None:
+        raise CheckpointError(
+            f"model_config.json has no text_processor_version; pass --version, one of {names}"
+        )
+    if stored not in TEMPLATES:
+        raise CheckpointError(
+            f"model_config.json: text_processor_version {stored!r} is unknown; pass --version, one of {names}"
+        )
+    return TEMPLATES[stored]
+
+
+def from_sat(config: Mapping[str, Any], *, keys: Collection[str], template: str = "chat") -> CogVLMConfig:
+    """CogVLMConfig of a SAT checkpoint.
+
+    Args:
+        config: model_config.json. Keys that SAT leaves out when they have their default may be absent.
+        keys: tensor names in the file; they must agree with the class on v1 or v2.
+        template: config.json's template name.
+
+    Raises:
+        CheckpointError: unknown class, missing or contradictory fields.
+    """
+    missing = [name for name in _REQUIRED if name not in config]
+    eva = config.get("eva_args", {})
+    missing += [f"eva_args.{name}" for name in _REQUIRED_EVA if "eva_args" in config and name not in eva]
+    if missing:
+        raise CheckpointError(
+            f"model_config.json lacks {', '.join(missing)}; restore it from the training run"
+        )
+    generation = _generation(str(config["model_class"]), has_conv=CONV in keys)
+    two = generation == 2
+    image_size, patch_size = _image_size(eva["image_size"]), eva.get("patch_size", 14)
+    if config.get("layernorm_order", "pre") != "pre":
+        raise CheckpointError(
+            f"model_config.json: layernorm_order is {config['layernorm_order']!r}, expected 'pre'"
+        )
+    vision = CogVLMVisionConfig(
+        hidden_size=eva["hidden_size"],
+        image_size=image_size,
+        in_channels=eva.get("in_channels", 3),
+        intermediate_size=eva.get("inner_hidden_size") or 4 * eva["hidden_size"],
+        layer_norm_eps=eva.get("layernorm_epsilon", 1e-5),
+        num_heads=eva["num_attention_heads"],
+        num_hidden_layers=eva["num_layers"],
+        num_positions=(image_size // patch_size) ** 2 + 1,
+        patch_size=patch_size,
+        downsample=two,
+    )
+    if config.get("image_length", vision.num_patches) != vision.num_patches:
+        raise CheckpointError(
+            f"model_config.json: image_length is {config['image_length']}, but eva_args image_size "
+            f"{image_size} and patch_size {patch_size} make {vision.num_patches} tokens"
+        )
+    layers = config["num_layers"]
+    bos, eos, pad = _special_ids(config, two=two)
+    return CogVLMConfig(
+        vocab_size=config["vocab_size"],
+        hidden_size=config["hidden_size"],
+        intermediate_size=config.get("inner_hidden_size") or 4 * config["hidden_size"],
+        num_hidden_layers=layers,
+        num_attention_heads=config["num_attention_heads"],
+        num_multi_query_heads=config.get("num_multi_query_heads") or config["num_attention_heads"],
+        num_vision_expert_layers=layers if two else min(_V1_EXPERT_LAYERS, layers),
+        vision_expert_qkv_bias=two,
+        max_position_embeddings=config.get("max_sequence_length") or _POSITIONS[generation],
+        rms_norm_eps=config.get("layernorm_epsilon", 1e-5),
+        rope_theta=_ROPE_THETA[generation],
+        template_version=template,
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=pad,
+        vision_config=vision,
+    )
+
+
+def to_sat(config: CogVLMConfig) -> dict[str, Any]:
+    """model_config.json as SAT writes it for one rank: its fields, in its order, defaults left out.
+
+    Raises:
+        CheckpointError: a value that SAT's code fixes (rotary base, layers with experts) is different here.
+    """
+    vision = vision_config(config)
+    generation = 2 if vision.downsample else 1
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
+    fixed = {
+        "rope_theta": (config.rope_theta, _ROPE_THETA[generation]),
+        "num_vision_expert_layers": (
+            config.num_vision_expert_layers,
+            layers if generation == 2 else min(_V1_EXPERT_LAYERS, layers),
+        ),
+        "vision_expert_qkv_bias": (config.vision_expert_qkv_bias, generation == 2),
+    }
+    for name, (value, expected) in fixed.items():
+        if value != expected:
+            raise CheckpointError(
+                f"config.json: {name} is {value}, but SAT's CogVLM v{generation} fixes {expected}"
+            )
+    stored = {hf: sat for sat, hf in TEMPLATES.items()}.get(config.template_version)
+    eps, kv_heads = config.rms_norm_eps, config.num_multi_query_heads
+    return {
+        "model_class": "CogVLM2Model" if generation == 2 else "CogVLMModel",
+        **({"text_processor_version": stored} if stored else {}),
+        "num_layers": layers,
+        "hidden_size": config.hidden_size,
+        "num_attention_heads": heads,
+        "vocab_size": config.vocab_size,
+        "layernorm_order": "pre",
+        "model_parallel_size": 1,
+        "max_sequence_length": config.max_position_embeddings,
+        "use_bias": False,
+        "inner_hidden_size": config.intermediate_size,
+        **({"layernorm_epsilon": eps} if eps != 1e-5 else {}),
+        **({"num_multi_query_heads": kv_heads} if kv_heads != heads else {}),
+        "image_length": vision.num_patches,
+        "eva_args": {
+            "model_class": "EVA2CLIPModel",
+            "num_layers": vision.num_hidden_layers,
+            "hidden_size": vision.hidden_size,
+            "num_attention_heads": vision.num_heads,
+            "vocab_size": 1,
+            "layernorm_order": "post",
+            "model_parallel_size": 1,
+            "max_sequence_length": vision.num_positions,
+            "inner_hidden_size": vision.intermediate_size,
+            "use_final_layernorm": False,
+            **({"layernorm_epsilon": vision.layer_norm_eps} if vision.layer_norm_eps != 1e-5 else {}),
+            "row_parallel_linear_final_bias": False,
+            "image_size": [vision.image_size, vision.image_size],
+            "pre_len": 1,
+            "post_len": 0,
+            "in_channels": vision.in_channels,
+            "patch_size": vision.patch_size,
+        },
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+    }
+
+
+def _generation(model_class: str, *, has_conv: bool) -> int:
+    """1 or 2, from the class, which the file must confirm."""
+    match = _CLASS.fullmatch(model_class)
+    if match is None:
+        kind = next((k for k in ("CogAgent", "Video") if k.lower() in model_class.lower()), "unknown class")
+        raise CheckpointError(
+            f"model_config.json: model_class {model_class!r} ({kind}) is not supported; only CogVLM v1 "
+            "and v2 are (CogVLMModel, CogVLM2Model and their FineTuneTrain and FineTuneTest classes)"
+        )
+    generation = 2 if match["two"] else 1
+    if has_conv != (generation == 2):
+        raise CheckpointError(
+            f"model_config.json: model_class {model_class!r} is CogVLM v{generation}, but the weights "
+            f"{'have' if has_conv else 'lack'} {CONV!r}, which only v2 has; do the two files belong together?"
+        )
+    return generation
+
+
+def _image_size(value: object) -> int:
+    sides = value if isinstance(value, list) and value else [value]
+    side = sides[0]
+    if not isinstance(side, int) or side <= 0 or any(other != side for other in sides):
+        raise CheckpointError(
+            f"model_config.json: eva_args.image_size is {value}, expected a square such as [490, 490]"
+        )
+    return side
+
+
+def _special_ids(config: Mapping[str, Any], *, two: bool) -> tuple[int, int | list[int], int]:
+    # CogVLM2's are Llama 3's, which a small vocabulary does not have.
+    llama3 = two and config["vocab_size"] > 128_009
+    bos, eos, pad = (128_000, [128_001, 128_009], 128_002) if llama3 else (1, 2, 0)
+    return (
+        config.get("bos_token_id", bos),
+        config.get("eos_token_id", eos),
+        config.get("pad_token_id", pad),
+    )
