@@ -1,0 +1,1 @@
+"""Job specs to run or copy."""
