@@ -1,0 +1,56 @@
+"""Local files that appear whole or not at all, and survive a power cut once they have appeared."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Creates or replaces path with what `write` puts into the open file; parents must exist.
+
+    A temporary name in the same folder (another file system could not rename), fsync of file and folder.
+    A process killed in between leaves a hidden *.tmp file and the old state of path.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _fsync_folder(path.parent)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes value as indented JSON, atomically. Raises ValueError or TypeError: not a JSON value."""
+    data = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    write_atomically(path, lambda file: file.write(data))
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file. Raises OSError or ValueError."""
+    return json.loads(path.read_bytes())
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Deletes what killed writers left in the folder."""
+    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,138 @@
+"""Parts: the Parquet files of finished shards, the only kind of finished result. One footer tells all counts."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from cogbatch.dataset.atomic import write_atomically
+
+PART_NAME = re.compile(r"part-(\d+)-(\d+)-(\d+)\.parquet")  # file index, first row, rows
+FOOTER_THREADS = 16
+KEY_PREFIX = "cogbatch."  # of our keys in the footer's key-value metadata
+
+
+@dataclass(frozen=True)
+class PartFooter:
+    """What the footer of a part says: whose it is, and its counts, so that a summary reads no rows."""
+
+    name: str
+    num_rows: int
+    errors: int
+    candidates: int
+    tokens: int
+    job_fingerprint: str
+    model_fingerprint: str
+
+
+def write_part(directory: str | Path, name: str, table: pa.Table) -> PartFooter:
+    """Writes the table (of schema.part_schema) as the part `name`, whole or not at all, and returns its footer.
+
+    Local: temporary name in the same folder, fsync, rename. Object store: one PUT. A part of that name is replaced.
+
+    Raises ValueError: not a part's name, another number of rows than the name says, or mixed fingerprints.
+    """
+    match = PART_NAME.fullmatch(name)
+    if match is None or int(match[3]) != table.num_rows:
+        raise ValueError(
+            f"{name!r} cannot hold {table.num_rows} rows; expected part-<file>-<row>-<rows>.parquet"
+        )
+    footer = _footer_of(name, table)
+    marks = {
+        KEY_PREFIX + key: str(value) for key, value in vars(footer).items() if key not in ("name", "num_rows")
+    }
+    table = table.replace_schema_metadata(marks)
+    fs, folder = fsspec.core.url_to_fs(str(directory))
+
+    def write(file: IO[bytes]) -> None:
+        pq.write_table(table, file, compression="zstd")
+
+    if isinstance(fs, LocalFileSystem):
+        write_atomically(Path(folder) / name, write)
+    else:
+        buffer = io.BytesIO()
+        write(buffer)
+        fs.pipe_file(f"{folder}/{name}", buffer.getvalue())
+    return footer
+
+
+def list_parts(run_dir: str | Path) -> tuple[str, ...]:
+    """Names of the parts of a run directory, in input order; temporary and other files are not parts."""
+    fs, root = fsspec.core.url_to_fs(str(run_dir))
+    return part_names(fs, f"{root}/parts")
+
+
+def part_names(fs: fsspec.AbstractFileSystem, folder: str) -> tuple[str, ...]:
+    """Names of the parts in one folder, in input order; none when there is no such folder."""
+    try:
+        names = [path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(folder, detail=False, refresh=True)]
+    except FileNotFoundError:
+        return ()
+    matches = [match for match in map(PART_NAME.fullmatch, names) if match]
+    return tuple(match[0] for match in sorted(matches, key=lambda match: tuple(map(int, match.groups()))))
+
+
+def read_footer(path: str | Path) -> PartFooter | None:
+    """The footer of a part; None where there is no such file, it is truncated, or nothing of ours."""
+    fs, file_path = fsspec.core.url_to_fs(str(path))
+    try:
+        with fs.open(file_path, "rb") as file:
+            metadata = pq.read_metadata(file)
+        marks = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
+        return PartFooter(
+            name=file_path.rsplit("/", 1)[-1],
+            num_rows=metadata.num_rows,
+            errors=int(marks[KEY_PREFIX + "errors"]),
+            candidates=int(marks[KEY_PREFIX + "candidates"]),
+            tokens=int(marks[KEY_PREFIX + "tokens"]),
+            job_fingerprint=marks[KEY_PREFIX + "job_fingerprint"],
+            model_fingerprint=marks[KEY_PREFIX + "model_fingerprint"],
+        )
+    except (FileNotFoundError, pa.ArrowException, KeyError, ValueError):
+        return None
+
+
+def read_footers(directory: str | Path, names: Iterable[str]) -> tuple[PartFooter | None, ...]:
+    """read_footer of each name in the folder of parts, in order, read in parallel."""
+    paths = [f"{directory}/{name}" for name in names]
+    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
+        return tuple(pool.map(read_footer, paths))
+
+
+def is_complete(path: str | Path, expected_rows: int, *, job_fingerprint: str | None = None) -> bool:
+    """True when the file is a whole part of that many rows (and of that job, when one is named)."""
+    footer = read_footer(path)
+    if footer is None or footer.num_rows != expected_rows:
+        return False
+    return job_fingerprint is None or footer.job_fingerprint == job_fingerprint
+
+
+def _footer_of(name: str, table: pa.Table) -> PartFooter:
+    fingerprints = {}
+    for key in ("job_fingerprint", "model_fingerprint"):
+        values = pc.unique(table[key]).to_pylist()
+        if len(values) != 1 or values[0] is None:
+            raise ValueError(
+                f"part {name!r} has {len(values)} values in {key}, expected one for all rows: {values}"
+            )
+        fingerprints[key] = values[0]
+    tokens = pc.struct_field(pc.list_flatten(table["candidates"]), "num_tokens")
+    return PartFooter(
+        name=name,
+        num_rows=table.num_rows,
+        errors=table.num_rows - table["error"].null_count,
+        candidates=pc.sum(table["num_candidates"]).as_py() or 0,
+        tokens=pc.sum(tokens).as_py() or 0,
+        **fingerprints,
+    )

@@ -1,0 +1,258 @@
+"""The run directory: everything a job leaves behind, and the only state it has. Local or shared disk.
+
+    job.json  parts/part-*.parquet  summary.json  report.html  logs/
+    lock      staging/<part>/part-*.parquet (single items of a split shard)  probes/
+
+Not here yet: object stores. Parts can be written to any fsspec URL, but an object store has no flock, and the
+heartbeat lock that replaces it is a step of its own; until then such a path is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cogbatch.dataset.atomic import read_json, remove_temporaries, write_atomically, write_json
+from cogbatch.dataset.parts import PartFooter, is_complete, list_parts, read_footers, write_part
+from cogbatch.dataset.shards import Shard
+from cogbatch.errors import RunDirectoryError
+
+OUR_NAMES = frozenset(
+    {"job.json", "parts", "staging", "probes", "logs", "lock", "summary.json", "report.html"}
+)
+MAX_DIFFERENCES = 5  # in one message
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run directory by its path; making one touches nothing, so that it can travel to workers.
+
+    The driver: `with run.lock(): job = run.start(job); run.missing(shards)`. Workers: write_probe, write_part.
+
+    Raises RunDirectoryError: the path is an object store.
+    """
+
+    path: Path
+
+    def __init__(self, path: str | Path) -> None:
+        if "://" in str(path):
+            raise RunDirectoryError(
+                f"output {str(path)!r}: run directories on object stores are not supported;"
+                " use a local path or a shared file system"
+            )
+        object.__setattr__(self, "path", Path(path).absolute())
+
+    @property
+    def parts(self) -> Path:
+        """The folder of finished parts."""
+        return self.path / "parts"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of logs."""
+        return self.path / "logs"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the run for this driver; an OS lock, so that it ends with the process however that ends.
+
+        Creates the directory. Raises RunDirectoryError: in use (by whom), or it holds something else than a run.
+        """
+        self._refuse_foreign()
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a+") as file:  # not inherited by children, which would keep the lock
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as err:
+                file.seek(0)
+                raise RunDirectoryError(
+                    f"{self.path} is in use by another driver ({file.read().strip() or 'starting'});"
+                    " wait for it, or stop it first"
+                ) from err
+            file.truncate(0)
+            started = datetime.now(UTC).isoformat(timespec="seconds")
+            file.write(f"pid {os.getpid()} on {socket.gethostname()} since {started}\n")
+            file.flush()
+            yield
+
+    def start(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Begins or resumes the job and returns the job.json in force: that of the first start.
+
+        Args:
+            job: any JSON object with the key "job_fingerprint"; "identity" should hold what went into it.
+
+        Raises RunDirectoryError: another job's directory (what differs, old -> new), or no run's.
+        """
+        if not isinstance(job.get("job_fingerprint"), str):
+            raise ValueError('a job has a string under "job_fingerprint"')
+        self._refuse_foreign()
+        stored = self.read_job()
+        if stored is not None and stored.get("job_fingerprint") != job["job_fingerprint"]:
+            raise RunDirectoryError(
+                f"{self.path} belongs to another job: {_differences(stored, job)};"
+                " use another output path, or the old settings"
+            )
+        for folder in (self.parts, self.logs, self.path / "staging", self.path / "probes"):
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_temporaries(folder)
+        remove_temporaries(self.path)
+        for probe in (self.path / "probes").iterdir():
+            probe.unlink()
+        if stored is None:
+            write_json(self.path / "job.json", job)
+            stored = read_json(self.path / "job.json")  # as it will be read on resume: tuples are lists
+        return dict(stored)
+
+    def read_job(self) -> dict[str, Any] | None:
+        """job.json, or None before the first start. Raises RunDirectoryError: it is damaged."""
+        path = self.path / "job.json"
+        try:
+            value = read_json(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as err:
+            raise RunDirectoryError(f"{path} cannot be read ({err}); expected the job of a run") from err
+        if not isinstance(value, dict) or "job_fingerprint" not in value:
+            raise RunDirectoryError(
+                f"{path} is no job of ours: it has no job_fingerprint; use another output path"
+            )
+        return value
+
+    def missing(self, shards: Iterable[Shard]) -> tuple[Shard, ...]:
+        """The shards without a complete part of this job, in order."""
+        shards = tuple(shards)
+        job = self.read_job()
+        present = set(list_parts(self.path))
+        named = [shard.part_name for shard in shards if shard.part_name in present]
+        footers = dict(zip(named, read_footers(self.parts, named), strict=True))
+
+        def done(shard: Shard) -> bool:
+            footer = footers.get(shard.part_name)
+            return (
+                footer is not None
+                and job is not None
+                and footer.num_rows == shard.num_rows
+                and footer.job_fingerprint == job["job_fingerprint"]
+            )
+
+        return tuple(shard for shard in shards if not done(shard))
+
+    def footers(self) -> tuple[PartFooter, ...]:
+        """The footers of all readable parts, in input order."""
+        found = read_footers(self.parts, list_parts(self.path))
+        return tuple(footer for footer in found if footer is not None)
+
+    def staging(self, shard: Shard) -> Path:
+        """The folder, created, for the single-item parts of a shard that was split."""
+        folder = self.path / "staging" / shard.part_name.removesuffix(".parquet")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def missing_staged(self, shard: Shard) -> tuple[Shard, ...]:
+        """The single items of the shard that have no complete part in staging."""
+        folder, job = self.staging(shard), self.read_job()
+        fingerprint = job["job_fingerprint"] if job else None
+        return tuple(
+            item
+            for item in shard.split()
+            if not is_complete(folder / item.part_name, 1, job_fingerprint=fingerprint)
+        )
+
+    def commit_staged(self, shard: Shard) -> PartFooter:
+        """Joins the staged items of the shard into its part, then removes them.
+
+        Raises RunDirectoryError: items are missing.
+        """
+        missing = self.missing_staged(shard)
+        if missing:
+            rows = ", ".join(str(item.first_row) for item in missing[:MAX_DIFFERENCES])
+            raise RunDirectoryError(
+                f"{shard.part_name}: {len(missing)} staged rows are missing ({rows}); run them first"
+            )
+        folder = self.staging(shard)
+        tables = [pq.read_table(folder / item.part_name, partitioning=None) for item in shard.split()]
+        footer = write_part(self.parts, shard.part_name, pa.concat_tables(tables))
+        shutil.rmtree(folder)
+        return footer
+
+    def write_probe(self, token: str, name: str) -> None:
+        """Worker: leaves token under name, to show that it sees the driver's storage.
+
+        Raises RunDirectoryError: the run directory is not there.
+        """
+        try:
+            write_atomically(self._probe(name), lambda file: file.write(token.encode()))
+        except FileNotFoundError as err:
+            raise RunDirectoryError(
+                f"{self.path} is not on {socket.gethostname()}: driver and workers must see the same storage;"
+                " use a shared file system for output.path"
+            ) from err
+
+    def read_probe(self, name: str) -> str | None:
+        """Driver: the token under name; None when it is not there."""
+        try:
+            return self._probe(name).read_text()
+        except FileNotFoundError:
+            return None
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Writes summary.json, atomically."""
+        write_json(self.path / "summary.json", summary)
+
+    def _probe(self, name: str) -> Path:
+        if not name or "/" in name or name.startswith("."):
+            raise ValueError(f"probe name {name!r}: expected a plain file name")
+        return self.path / "probes" / name
+
+    def _refuse_foreign(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise RunDirectoryError(f"{self.path} is a file; expected a directory or a new path")
+        if not self.path.exists() or self.read_job() is not None:
+            return
+        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in OUR_NAMES)
+        foreign = [name for name in foreign if not name.startswith(".")]
+        if foreign:
+            raise RunDirectoryError(
+                f"{self.path} holds something else than a run ({', '.join(foreign[:MAX_DIFFERENCES])});"
+                " use another output path"
+            )
+        if list_parts(self.path):
+            raise RunDirectoryError(
+                f"{self.path} has parts but no job.json; restore it, or use another output path"
+            )
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Key by key, old -> new, of the identities (of the whole job where there is none)."""
+    before = dict(_flat(old.get("identity", old)))
+    after = dict(_flat(new.get("identity", new)))
+    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
+    lines = [
+        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys[:MAX_DIFFERENCES]
+    ]
+    more = [f"and {len(keys) - MAX_DIFFERENCES} more"] if len(keys) > MAX_DIFFERENCES else []
+    return (
+        ", ".join(lines + more)
+        or f"job_fingerprint: {old.get('job_fingerprint')} -> {new['job_fingerprint']}"
+    )
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        yield prefix, text if len(text) <= 100 else text[:97] + "..."
