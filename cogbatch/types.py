@@ -110,7 +110,6 @@ class RequestOutput:
     id: str
     candidates: tuple[Candidate, ...] = ()
     error: RequestError | None = None
-    prompt: str = ""
     num_prompt_tokens: int = 0
     seconds: float = field(default=0.0, compare=False)
     tag: object = field(default=None, compare=False)

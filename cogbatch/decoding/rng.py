@@ -1,0 +1,53 @@
+"""Random numbers as a pure function of (seed, item id, purpose, step, stream): no state, no order.
+
+Counter-based: Philox4x64-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") as numpy
+implements it. Key: blake2b of seed and item id. Counter words: (vocabulary block, step, stream, purpose),
+where a stream is a lane or the hash of a prefix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+import torch
+
+_COUNTER_MODULUS = 1 << 256
+
+
+class Purpose(IntEnum):
+    """What a number is used for; the values are part of what a seed means and never change."""
+
+    TOKEN = 0
+
+
+class ItemRandom:
+    """All random numbers of one item.
+
+    Args:
+        seed: the run's seed, any integer.
+        item_id: the request's id; equal ids with equal seeds share every number.
+    """
+
+    def __init__(self, seed: int, item_id: str) -> None:
+        digest = hashlib.blake2b(f"{seed}\x00{item_id}".encode(), digest_size=16).digest()
+        self._key = int.from_bytes(digest, "little")
+
+    def words(self, size: int, *, purpose: Purpose, step: int, stream: int) -> np.ndarray:
+        """[size] uint64, every bit random; word i comes from vocabulary block i // 4."""
+        counter = (step << 64) | (stream << 128) | (int(purpose) << 192)
+        # numpy steps the counter before it draws, so start one short of the block that is meant.
+        bits = np.random.Philox(key=self._key, counter=(counter - 1) % _COUNTER_MODULUS)
+        return bits.random_raw(size)
+
+    def gumbel(self, size: int, *, purpose: Purpose, step: int, streams: Sequence[int]) -> torch.Tensor:
+        """[len(streams), size] float32 standard Gumbel noise, one row a stream.
+
+        -log(-log1p(-u)) with u in (0, 1]: float32 resolves u near 0, where large noise (the winners) comes
+        from, so the tail is exact. u is never 0: infinite noise would turn a forbidden token into NaN.
+        """
+        rows = np.stack([self.words(size, purpose=purpose, step=step, stream=stream) for stream in streams])
+        uniform = torch.from_numpy((rows | np.uint64(1)).astype(np.float32)).mul_(-(2.0**-64))
+        return uniform.log1p_().neg_().log_().neg_()

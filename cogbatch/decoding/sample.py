@@ -1,0 +1,43 @@
+"""Ancestral sampling: k independent draws from the warped model, lane by lane.
+
+Gumbel-max: argmax(log p + Gumbel noise) is a draw from p, and a small numerical difference in log p moves
+it far less often than it moves an inverse-CDF draw. Lane j never depends on k, nor on other lanes.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from cogbatch.decoding.rng import ItemRandom, Purpose
+from cogbatch.decoding.strategy import Choice, State
+from cogbatch.decoding.warpers import warper_for
+from cogbatch.types import GenerationParams
+
+
+class Sample:
+    uses: frozenset[str] = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty"})
+    distinct = False
+
+    def check(self, params: GenerationParams) -> None:
+        for name, value in (("top_k", params.top_k), ("min_p", params.min_p)):
+            if params.num_candidates > 1 and value == 1:
+                raise ValueError(
+                    f"{name} = {value} leaves one token to choose from, so all {params.num_candidates} candidates "
+                    f"would be equal: change {name} (0 keeps all tokens) or ask for one candidate"
+                )
+
+    def num_rows(self, params: GenerationParams) -> int:
+        return params.num_candidates
+
+    def step(
+        self, logprobs: torch.Tensor, state: State, t: int, rng: ItemRandom
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        warped = warper_for(state.params)(logprobs, state.tokens)  # [R, V]
+        lanes = list(range(state.params.num_candidates)) if t == 0 else state.lanes
+        noise = rng.gumbel(warped.shape[-1], purpose=Purpose.TOKEN, step=t, streams=lanes)  # [R', V]
+        token = (warped + noise.to(warped.device)).argmax(-1)
+        parent = torch.zeros_like(token) if t == 0 else torch.arange(len(lanes), device=token.device)
+        return parent, token
+
+    def finish(self, state: State) -> list[Choice]:
+        return [Choice(hypothesis) for hypothesis in sorted(state.finished, key=lambda h: h.lane)]

@@ -1,0 +1,118 @@
+"""What a decoding strategy is, and the state that one item has between its steps. Never sees a model.
+
+A strategy sees one item. Each step it gets log-probabilities [R, V] of the rows that are alive and answers
+with (parent [R'], token [R']): which row each next row continues, and with which token. R = 1 at t = 0, so
+parents of zeros fork the prompt; arange moves nothing; anything else reorders. Rows whose token ends them
+are retired by the state, the others come back in the same order at the next step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from cogbatch.decoding.rng import ItemRandom
+from cogbatch.types import FinishReason, GenerationParams
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One finished row. cumulative_logprob: nats, under the model before warpers, end token included."""
+
+    tokens: tuple[int, ...]
+    cumulative_logprob: float
+    finish_reason: FinishReason
+    lane: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A hypothesis that a strategy delivers; weight and score where it defines them."""
+
+    hypothesis: Hypothesis
+    weight: float | None = None
+    score: float | None = None
+
+
+@dataclass
+class State:
+    """One item between steps.
+
+    Args:
+        params: of this item. end_ids: tokens that end a row, empty with ignore_eos.
+        tokens: [R, t] int64, generated so far by the rows alive. lanes: [R], fixed when the prompt is forked.
+        logprobs: [R] cumulative log-probabilities of the rows alive.
+        finished: rows that ended, in the order in which they did.
+        memory: whatever the strategy keeps.
+    """
+
+    params: GenerationParams
+    end_ids: frozenset[int]
+    tokens: torch.Tensor = field(default_factory=lambda: torch.zeros(1, 0, dtype=torch.long))
+    lanes: list[int] = field(default_factory=lambda: [0])
+    logprobs: list[float] = field(default_factory=lambda: [0.0])
+    finished: list[Hypothesis] = field(default_factory=list)
+    memory: Any = None
+
+    @property
+    def step(self) -> int:
+        """Tokens generated so far by each row alive."""
+        return self.tokens.shape[1]
+
+    def allowed(self, logprobs: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities a strategy may choose from: no end token before min_new_tokens."""
+        if self.step >= self.params.min_new_tokens or not self.end_ids:
+            return logprobs
+        return logprobs.index_fill(1, torch.tensor(sorted(self.end_ids), device=logprobs.device), -torch.inf)
+
+    def advance(self, logprobs: torch.Tensor, parent: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+        """Appends the chosen tokens, retires rows that ended, and returns the parents of those that live on.
+
+        logprobs: [R, V] of the model, as the step saw them before min_new_tokens. parent, token: [R'] int64.
+        """
+        gained = logprobs[parent, token].tolist()
+        parents, chosen = parent.tolist(), token.tolist()
+        forking = self.step == 0
+        lanes = list(range(len(parents))) if forking else [self.lanes[row] for row in parents]
+        totals = [self.logprobs[row] + gain for row, gain in zip(parents, gained, strict=True)]
+        tokens = torch.cat([self.tokens[parent], token[:, None]], dim=1)
+        last = tokens.shape[1] >= self.params.max_new_tokens
+        alive = []
+        for row, choice in enumerate(chosen):
+            if choice in self.end_ids or last:
+                reason: FinishReason = "stop" if choice in self.end_ids else "length"
+                sequence = tuple(tokens[row].tolist())
+                self.finished.append(Hypothesis(sequence, totals[row], reason, lanes[row]))
+            else:
+                alive.append(row)
+        self.tokens = tokens[alive]
+        self.lanes = [lanes[row] for row in alive]
+        self.logprobs = [totals[row] for row in alive]
+        return parent[alive]
+
+
+class Strategy(Protocol):
+    """How the tokens of one item are chosen. Stateless: everything between steps lives in State.
+
+    uses: fields of GenerationParams that it reads, beyond the common ones (params.COMMON_FIELDS).
+    distinct: promises candidates with different texts, and so may deliver fewer than k.
+    """
+
+    uses: frozenset[str]
+    distinct: bool
+
+    def check(self, params: GenerationParams) -> None:
+        """Raises ValueError for params under which it cannot do what was asked."""
+
+    def num_rows(self, params: GenerationParams) -> int:
+        """The most rows it runs at a time."""
+
+    def step(
+        self, logprobs: torch.Tensor, state: State, t: int, rng: ItemRandom
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(parent [R'], token [R']), int64, from log-probabilities [R, V] float32. R' = 0 ends the item."""
+
+    def finish(self, state: State) -> list[Choice]:
+        """At most k candidates, best first where the strategy ranks them."""
