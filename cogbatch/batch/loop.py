@@ -1,0 +1,114 @@
+"""One endless generate() of one Engine, fed by several shards at once. Knows no files and no Ray."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cogbatch.dataset.rows import Row
+from cogbatch.types import GenerationParams, GenerationRequest, RequestOutput
+
+Result = tuple[int, Row, RequestOutput]
+
+
+class EngineLike(Protocol):
+    """What the loop needs of an Engine."""
+
+    def generate(
+        self, requests: Iterable[GenerationRequest], params: GenerationParams
+    ) -> Iterator[RequestOutput]:
+        """Pulls requests as it has room, yields outputs as they finish, tags echoed."""
+        ...
+
+
+class StoppedError(Exception):
+    """The job is stopping; the shard is given back unfinished."""
+
+
+@dataclass(eq=False)
+class _Ticket:
+    """One shard in the loop: its rows, and where its results go. A count ends them, an exception fails them."""
+
+    rows: Iterator[Row]
+    results: queue.SimpleQueue[Result | int | Exception] = field(default_factory=queue.SimpleQueue)
+
+
+class EngineLoop:
+    """Keeps the engine busy across shard edges: the next shard's rows follow the last row of this one.
+
+    Args:
+        on_crash: called with the exception when generate() itself fails or ends, from the loop's thread;
+            the engine is not usable after that.
+    """
+
+    def __init__(
+        self, engine: EngineLike, params: GenerationParams, *, on_crash: Callable[[Exception], None]
+    ) -> None:
+        self._engine, self._params, self._on_crash = engine, params, on_crash
+        self._tickets: queue.SimpleQueue[_Ticket] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        threading.Thread(target=self._run, name="engine-loop", daemon=True).start()
+
+    def run(self, rows: Iterable[Row], *, on_output: Callable[[RequestOutput], None]) -> list[Result]:
+        """All rows with their outputs, in the order of rows; blocks until the last has come.
+
+        Rows with an error never reach the engine. Call it from as many threads as there are shards.
+
+        Raises:
+            StoppedError: stop() was called. Whatever reading the rows raises.
+        """
+        ticket = _Ticket(iter(rows))
+        self._tickets.put(ticket)
+        results: list[Result] = []
+        total: int | None = None
+        while total is None or len(results) < total:
+            if self._stopped.is_set():
+                raise StoppedError
+            try:
+                result = ticket.results.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            if isinstance(result, Exception):
+                raise result
+            if isinstance(result, int):
+                total = result
+            else:
+                results.append(result)
+                on_output(result[2])
+        return sorted(results, key=lambda result: result[0])
+
+    def stop(self) -> None:
+        """Gives back all shards; the engine drops what it holds with the process."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        try:
+            for output in self._engine.generate(self._requests(), self._params):
+                ticket, position, row = output.tag  # type: ignore[misc]
+                ticket.results.put((position, row, output))
+            raise RuntimeError("the engine ended its loop by itself")
+        except Exception as err:
+            self._on_crash(err)
+
+    def _requests(self) -> Iterator[GenerationRequest]:
+        while True:
+            ticket = self._tickets.get()
+            count = 0
+            try:
+                for position, row in enumerate(ticket.rows):
+                    count += 1
+                    if row.error is None:
+                        tag = (ticket, position, row)
+                        yield GenerationRequest(id=row.id, image=row.image, prompt=row.prompt, tag=tag)
+                    else:
+                        output = RequestOutput(id=row.id, error=row.error, prompt=row.prompt)
+                        ticket.results.put((position, row, output))
+                    if self._stopped.is_set():
+                        break
+            except Exception as err:
+                ticket.results.put(err)
+            else:
+                ticket.results.put(count)

@@ -1,0 +1,82 @@
+"""One pass of Ray Data over shard descriptors: the only call of map_batches. What came out is on disk.
+
+A pass may lose shards (a worker died twice, a node was lost); the driver lists the parts and starts another.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections import Counter
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+
+from cogbatch.batch.spec import ClusterSpec
+from cogbatch.batch.worker import OpenEngine, ShardWorker, WorkerPlan
+from cogbatch.dataset.shards import Shard
+
+
+def run_pass(
+    shards: Mapping[Shard, Path],
+    plan: WorkerPlan,
+    *,
+    open_engine: OpenEngine,
+    monitor: Any,
+    cluster: ClusterSpec,
+    avoid_nodes: Collection[str] = (),
+) -> Counter[str]:
+    """Offers every shard to a pool of workers once; blocks until all are dealt with.
+
+    Args:
+        shards: each with the folder that its part is written to.
+
+    Isolated plans get one call at a time and no retry, so that a death blames exactly one item.
+
+    Returns: how many shards ended with which status; those whose worker died are in none.
+    """
+    workers = min(cluster.max_workers, len(shards))
+    calls = 1 if plan.isolated else 2
+    fixed = cluster.address == "local"
+    pool = ray.data.ActorPoolStrategy(
+        min_size=workers if fixed else min(cluster.min_workers, workers),
+        max_size=workers,
+        initial_size=workers if fixed else None,
+        max_tasks_in_flight_per_actor=calls,
+        max_concurrent_calls_per_actor=calls,
+        enable_true_multi_threading=calls > 1,
+    )
+    descriptors = [
+        {"shard": json.dumps(shard.to_json()), "folder": str(folder)} for shard, folder in shards.items()
+    ]
+    with _quiet_context(), warnings.catch_warnings():
+        # The two retry limits have no named parameter yet; pyproject.toml ends Ray's range before 2.64.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        results = ray.data.from_items(descriptors, override_num_blocks=len(descriptors)).map_batches(
+            ShardWorker,
+            fn_constructor_args=(plan, open_engine, monitor),
+            batch_size=1,
+            compute=pool,
+            num_cpus=cluster.cpus_per_worker - 0.5,  # half a CPU a worker stays free for Ray Data
+            num_gpus=cluster.gpus_per_worker or None,
+            label_selector={"ray.io/node-id": f"!in({','.join(avoid_nodes)})"} if avoid_nodes else None,
+            max_restarts=-1,
+            max_task_retries=0 if plan.isolated else 1,
+        )
+        return Counter(row["status"] for row in results.iter_rows())
+
+
+def _quiet_context() -> AbstractContextManager[None]:
+    context = copy.deepcopy(ray.data.DataContext.get_current())
+    context.max_errored_blocks = -1  # a lost shard is a matter for the next pass
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # Two calls per worker at once are 100 % by Ray's count; its default waits for 175 % before it scales up.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    quiet: AbstractContextManager[None] = ray.data.DataContext.current(context)
+    return quiet

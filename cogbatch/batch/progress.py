@@ -1,0 +1,138 @@
+"""Progress of a job for a person: a live line on a terminal, plain lines elsewhere. On stderr, never stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+PLAIN_EVERY_S = 5.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a job is. rows_before: done by earlier runs; seconds: since this run's first pass began."""
+
+    rows: int
+    rows_total: int
+    rows_before: int = 0
+    errors: int = 0
+    tokens: int = 0
+    workers: int = 0
+    seconds: float = 0.0
+
+    @property
+    def items_per_s(self) -> float:
+        """Items of this run per second."""
+        return (self.rows - self.rows_before) / self.seconds if self.seconds else 0.0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens generated in this run per second."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds left at this speed; None while nothing is known."""
+        return (self.rows_total - self.rows) / self.items_per_s if self.items_per_s else None
+
+    def line(self) -> str:
+        """All of it in one line."""
+        eta = "-" if self.eta_s is None else clock(self.eta_s)
+        return (
+            f"{self.rows}/{self.rows_total} items  {self.items_per_s:.1f} items/s  "
+            f"{self.tokens_per_s:.0f} tokens/s  {self.errors} errors  {self.workers} workers  ETA {eta}"
+        )
+
+
+class Progress(Protocol):
+    """Where a job says how it goes."""
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+
+    def update(self, status: Status) -> None:
+        """The latest status; called about once a second."""
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+
+
+class Silent:
+    """Says nothing: for callers in Python."""
+
+    def say(self, line: str) -> None:
+        """Nothing."""
+
+    def update(self, status: Status) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class PlainProgress:
+    """Lines, at most one status every few seconds."""
+
+    def __init__(self, stream: TextIO, *, every_s: float = PLAIN_EVERY_S) -> None:
+        self._stream, self._every_s = stream, every_s
+        self._last_s = float("-inf")
+
+    def say(self, line: str) -> None:
+        """One line."""
+        print(line, file=self._stream, flush=True)
+
+    def update(self, status: Status) -> None:
+        """One line, if the last one is old enough or the job is complete."""
+        if time.monotonic() - self._last_s >= self._every_s:
+            self._last_s = time.monotonic()
+            self.say(status.line())
+
+    def close(self) -> None:
+        """Nothing to restore."""
+
+
+class RichProgress:
+    """A bar with its numbers that redraws in place."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._live = Live(console=Console(file=stream), refresh_per_second=4, redirect_stderr=False)
+        self._live.start()
+
+    def say(self, line: str) -> None:
+        """One line above the bar."""
+        self._live.console.print(line, markup=False, highlight=False)
+
+    def update(self, status: Status) -> None:
+        """Redraws the bar."""
+        row = Table.grid(padding=(0, 1))
+        row.add_row(ProgressBar(total=status.rows_total, completed=status.rows, width=24), status.line())
+        self._live.update(row)
+
+    def close(self) -> None:
+        """Stops redrawing; the last state stays."""
+        self._live.stop()
+
+
+def open_progress(stream: TextIO | None = None) -> Progress:
+    """Progress on a copy of the stream's file (default stderr), which stays the user's while Ray's is redirected."""
+    stream = sys.stderr if stream is None else stream
+    try:
+        own = os.fdopen(os.dup(stream.fileno()), "w", buffering=1, encoding="utf-8", errors="replace")
+    except OSError:  # a stream without a file, as in tests
+        return PlainProgress(stream)
+    return RichProgress(own) if own.isatty() else PlainProgress(own)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -1,0 +1,171 @@
+"""The job spec: YAML and `--set` overrides in, one checked frozen value out. No data, no Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cogbatch.errors import JobError
+from cogbatch.types import GenerationParams
+
+Version = Literal["base", "vqa", "chat_old", "chat"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSpec(_Section):
+    """Which model. checkpoint: SAT directory, model directory or hub id; version: SAT's names, null = the
+    directory's own; dtype applies at load, auto = the directory's own."""
+
+    checkpoint: Text
+    tokenizer: Text | None = None
+    dtype: Dtype = "auto"
+    quantization: None = None
+    version: Version | None = None
+
+
+class InputSpec(_Section):
+    """Which rows. path: file, glob, directory or fsspec URL; limit: rows, part of the job's identity."""
+
+    path: Text
+    format: Text = "auto"
+    id_column: Text | list[Text] | None = None
+    image_column: Text | None = "image"
+    prompt_column: Text | None = None
+    prompt: str | None = None
+    columns: list[Text] = []
+    image_root: Text | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class OutputSpec(_Section):
+    """Where parts go. shard_size: items per shard, auto = 8 to 512."""
+
+    path: Text
+    shard_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+
+
+class ClusterSpec(_Section):
+    """How many workers of which size. cpus_per_worker: torch threads, part of the job's identity."""
+
+    address: Literal["local", "auto"] = "local"
+    min_workers: Annotated[int, Field(ge=1)] = 1
+    max_workers: Annotated[int, Field(ge=1)] = 1
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers {self.min_workers} is above max_workers {self.max_workers}")
+        return self
+
+
+class ErrorsSpec(_Section):
+    """When to give up. max_error_rate: judged after 1,000 rows or 100 errors; shard_attempts: worker deaths
+    before a shard is split into single items; stall_timeout_s: seconds without an engine step or image."""
+
+    max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    shard_attempts: Annotated[int, Field(ge=1)] = 2
+    stall_timeout_s: Annotated[float, Field(gt=0)] = 600
+
+
+class JobSpec(_Section):
+    """Everything one job is asked to do."""
+
+    name: Text = "job"
+    model: ModelSpec
+    input: InputSpec
+    generation: GenerationParams = GenerationParams()
+    output: OutputSpec
+    cluster: ClusterSpec = ClusterSpec()
+    errors: ErrorsSpec = ErrorsSpec()
+
+
+def load_spec(path: str | Path, *, overrides: Sequence[str] = ()) -> JobSpec:
+    """The spec in a YAML file, with `key.sub=value` overrides (values are YAML) laid over it.
+
+    Raises:
+        JobError: not readable, not YAML, or wrong; every mistake is named, with the nearest known key.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise JobError(f"{path}: cannot read the job spec: {err.strerror}. Expected a YAML file.") from err
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise JobError(f"{path}: not valid YAML: {' '.join(str(err).split())}") from err
+    if not isinstance(tree, dict):
+        raise JobError(f"{path}: expected a mapping with {_names(_keys(()))}, found {type(tree).__name__}.")
+    for override in overrides:
+        _apply(tree, override)
+    return parse_spec(tree, where=str(path))
+
+
+def parse_spec(tree: Mapping[str, Any], *, where: str = "job spec") -> JobSpec:
+    """The checked spec of a mapping. Raises JobError that lists every mistake; where: named in it."""
+    try:
+        return JobSpec.model_validate(tree)
+    except ValidationError as err:
+        mistakes = [_mistake(error) for error in err.errors()]
+    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+    raise JobError(f"{where}: {count}: {'; '.join(mistakes)}")
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise JobError(f"--set {override}: expected key=value, for example --set generation.seed=1.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise JobError(
+            f"--set {override}: the value is not valid YAML: {' '.join(str(err).split())}"
+        ) from err
+    *parents, last = key.split(".")
+    for depth, parent in enumerate(parents):
+        if tree.get(parent) is None:
+            tree[parent] = {}
+        tree = tree[parent]
+        if not isinstance(tree, dict):
+            raise JobError(f"--set {override}: {'.'.join(parents[: depth + 1])} is a value, not a section.")
+    tree[last] = value
+
+
+def _mistake(error: Any) -> str:
+    loc = tuple(str(part) for part in error["loc"])
+    name = ".".join(loc) or "the spec"
+    if error["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
+        if error["type"] == "missing":
+            return f"{name} is required"
+        return f"{name}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    known = _keys(loc[:-1])
+    near = difflib.get_close_matches(loc[-1], known, n=1)
+    elsewhere = [f"{section}.{loc[-1]}" for section in _keys(()) if loc[-1] in _keys((section,))]
+    hint = f"did you mean {(near or elsewhere)[0]}?" if near or elsewhere else f"known here: {_names(known)}"
+    return f"unknown key {name} ({hint})"
+
+
+def _keys(loc: tuple[str, ...]) -> list[str]:
+    """Known keys of the section at loc; () is the top level."""
+    kind: Any = JobSpec
+    for part in loc:
+        field = kind.model_fields.get(part) if hasattr(kind, "model_fields") else None
+        kind = field.annotation if field else None
+    if hasattr(kind, "model_fields"):
+        return list(kind.model_fields)
+    return [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+
+
+def _names(keys: list[str]) -> str:
+    return ", ".join(keys)

@@ -1,0 +1,206 @@
+"""A worker: a Ray actor with one Engine that turns shards into parts. Schedules nothing.
+
+Its constructor never fails and loads nothing, because one failing constructor ends a whole Ray Data
+execution; the first call proves the storage and the weights and loads the engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import ray
+
+from cogbatch.batch.loop import EngineLike, EngineLoop, StoppedError
+from cogbatch.batch.monitor import Kind, Tally, WorkerId
+from cogbatch.batch.stall import StallTimer
+from cogbatch.dataset.dataset import Dataset
+from cogbatch.dataset.parts import write_part
+from cogbatch.dataset.run_directory import RunDirectory
+from cogbatch.dataset.schema import record, rows_to_table
+from cogbatch.dataset.shards import Shard
+from cogbatch.errors import RunDirectoryError
+from cogbatch.types import GenerationParams, RequestOutput
+
+BEAT_EVERY_S = 0.5
+LOAD_FACTOR = 6  # loading may take this many stall timeouts
+REFUSED_PAUSE_S = 2.0  # a worker that refuses would otherwise take all shards from those that work
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """All that a worker is told; a plain value that travels.
+
+    Args:
+        dtype: of the weights as loaded. device: "auto" or "cpu". num_threads: torch threads.
+        isolated: the shards are single items, one at a time, written to staging instead of parts/.
+        probe: token that each worker writes under the run directory before it loads anything.
+    """
+
+    run_path: str
+    dataset: Dataset
+    model_path: str
+    tokenizer_path: str | None
+    template_version: str
+    model_fingerprint: str
+    job_fingerprint: str
+    params: GenerationParams
+    dtype: str
+    device: str
+    num_threads: int
+    stall_timeout_s: float
+    probe: str
+    isolated: bool = False
+
+
+OpenEngine = Callable[[WorkerPlan, Callable[[int], None]], EngineLike]
+"""(plan, on_progress) -> engine with proven weights. Raises CogbatchError when they cannot be proven."""
+
+
+class ShardWorker:
+    """Called by Ray Data with one shard at a time, by up to two threads at once."""
+
+    def __init__(self, plan: WorkerPlan, open_engine: OpenEngine, monitor: Any) -> None:
+        self._plan, self._open_engine, self._monitor = plan, open_engine, monitor
+        self._loading = threading.Lock()
+        self._loop: EngineLoop | None = None
+        self._refusal: str | None = None
+        self._counting = threading.Lock()
+        self._progress: dict[str, Tally] = {}
+        self._tokens = 0
+        self._stopping = threading.Event()
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Turns one shard (as JSON) into its part in a folder and says how it went; raises nothing."""
+        shard = Shard.from_json(json.loads(str(batch["shard"][0])))
+        status = "stopped" if self._stopping.is_set() else self._work(shard, str(batch["folder"][0]))
+        return {"shard": [shard.part_name], "status": [status]}
+
+    def _work(self, shard: Shard, folder: str) -> str:
+        name = shard.part_name
+        handle = ray.get_runtime_context().current_actor
+        # Waited for: a row that kills this process must not be faster than the news of who holds it.
+        ray.get(self._monitor.begin.remote(self._id, name, [handle]))
+        try:
+            loop = self._ready()
+            with self._counting:
+                self._progress[name] = Tally()
+                self._stall.arm()
+            tally = self._process(shard, loop, folder)
+        except _RefusedError as err:
+            ray.get(self._monitor.refuse.remote(self._id, name, str(err)))
+            self._wait_for_others()
+            return "refused"
+        except StoppedError:
+            ray.get(self._monitor.end.remote(self._id, name, None))
+            return "stopped"
+        except Exception as err:
+            # Storage that fails says nothing about the rows; anything else may be their fault.
+            message = f"{type(err).__name__}: {' '.join(str(err).split())}"
+            blames = not isinstance(err, OSError)
+            ray.get(self._monitor.fail.remote(self._id, name, message, blames=blames))
+            return "failed"
+        finally:
+            with self._counting:
+                self._progress.pop(name, None)
+                if not self._progress and self._loop is not None:
+                    self._stall.disarm()
+        ray.get(self._monitor.end.remote(self._id, name, tally))
+        return "done"
+
+    def _process(self, shard: Shard, loop: EngineLoop, folder: str) -> Tally:
+        plan, tally = self._plan, self._progress[shard.part_name]
+
+        def count(output: RequestOutput) -> None:
+            with self._counting:
+                _count(tally, output)
+            self._stall.progress()
+
+        results = loop.run(plan.dataset.read(shard), on_output=count)
+        if len(results) != shard.num_rows:
+            raise RuntimeError(f"{shard.part_name}: read {len(results)} rows, expected {shard.num_rows}")
+        prints = {"model_fingerprint": plan.model_fingerprint, "job_fingerprint": plan.job_fingerprint}
+        records = [record(row, output, **prints) for _, row, output in results]
+        write_part(folder, shard.part_name, rows_to_table(records, carried=plan.dataset.carried))
+        return tally
+
+    def _ready(self) -> EngineLoop:
+        with self._loading:
+            if self._refusal is not None:
+                raise _RefusedError(self._refusal)
+            if self._loop is None:
+                try:
+                    self._loop = self._load()
+                except Exception as err:
+                    self._refusal = f"{socket.gethostname()}: {' '.join(str(err).split())}"
+                    raise _RefusedError(self._refusal) from err
+            return self._loop
+
+    def _load(self) -> EngineLoop:
+        plan = self._plan
+        threading.Thread(target=self._report, name="reporter", daemon=True).start()
+        run, name = RunDirectory(plan.run_path), f"{socket.gethostname()}-{os.getpid()}"
+        run.write_probe(plan.probe, name)
+        if not ray.get(self._monitor.sees_probe.remote(run, name, plan.probe)):
+            raise RunDirectoryError(
+                f"{run.path} is another folder here than at the driver: use a shared file system for output.path"
+            )
+        run.logs.mkdir(exist_ok=True)
+        self._stall = StallTimer(plan.stall_timeout_s, log=(run.logs / f"stalled-{name}.log").open("w"))
+        self._stall.arm(factor=LOAD_FACTOR)
+        try:
+            engine = self._open_engine(plan, self._on_progress)
+        finally:
+            self._stall.disarm()
+        return EngineLoop(engine, plan.params, on_crash=self._crash)
+
+    def _on_progress(self, tokens: int) -> None:
+        with self._counting:
+            self._tokens += tokens
+        self._stall.progress()
+
+    def _report(self) -> None:
+        while True:
+            time.sleep(BEAT_EVERY_S)
+            with self._counting:
+                answer = self._monitor.beat.remote(self._id, dict(self._progress), self._tokens)
+                self._tokens = 0
+            if ray.get(answer):
+                self._stopping.set()
+                if self._loop is not None:
+                    self._loop.stop()
+
+    def _crash(self, err: Exception) -> None:
+        """Ends the process: Ray starts a fresh one, while a call that raises would be retried on a dead engine."""
+        message = f"the engine failed: {type(err).__name__}: {' '.join(str(err).split())}"
+        try:
+            ray.get(self._monitor.crash.remote(self._id, message), timeout=10)
+        finally:
+            os._exit(1)
+
+    def _wait_for_others(self) -> None:
+        time.sleep(REFUSED_PAUSE_S)
+        while not self._stopping.is_set() and ray.get(self._monitor.busy.remote()):
+            time.sleep(REFUSED_PAUSE_S)
+
+    @cached_property
+    def _id(self) -> WorkerId:
+        return WorkerId(ray.get_runtime_context().get_node_id(), os.getpid())
+
+
+class _RefusedError(Exception):
+    """This worker cannot prove its storage or weights, or cannot load them."""
+
+
+def _count(tally: Tally, output: RequestOutput) -> None:
+    tally.rows += 1
+    tally.candidates += len(output.candidates)
+    if output.error is not None:
+        tally.add_error(Kind(output.error.stage, output.error.type), output.error.message)

@@ -1,0 +1,112 @@
+"""Laws of the job spec: checked whole, refused with every mistake named."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from cogbatch.batch.spec import load_spec, parse_spec
+from cogbatch.errors import JobError
+from cogbatch.types import GenerationParams
+
+MINIMAL = {"model": {"checkpoint": "m"}, "input": {"path": "d"}, "output": {"path": "o"}}
+
+DESIGN = """
+name: demo
+model: {checkpoint: jobs/demo/checkpoint, tokenizer: jobs/demo/tokenizer, dtype: float32, quantization: null, version: base}
+input: {path: "jobs/demo/data/*.parquet", format: auto, id_column: id, image_column: image, prompt_column: null, prompt: "Describe the image.", columns: [scene]}
+generation: {num_candidates: 8, strategy: sample, temperature: 0.8, max_new_tokens: 64, seed: 0}
+output: {path: runs/demo, shard_size: auto}
+cluster: {address: local, min_workers: 1, max_workers: 2, gpus_per_worker: 0, cpus_per_worker: 1}
+errors: {max_error_rate: 0.05, shard_attempts: 2, stall_timeout_s: 600}
+"""  # noqa: E501
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_documented_spec_is_accepted_with_its_values(tmp_path: Path) -> None:
+    spec = load_spec(write(tmp_path, DESIGN))
+    assert spec.generation == GenerationParams(num_candidates=8, temperature=0.8, max_new_tokens=64)
+    assert (spec.model.version, spec.input.columns, spec.cluster.max_workers) == ("base", ["scene"], 2)
+
+
+def test_defaults_of_generation_are_those_of_the_python_api() -> None:
+    assert parse_spec(MINIMAL).generation == GenerationParams()
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(GenerationParams), ids=lambda field: field.name)
+def test_every_generation_field_is_a_key(field: dataclasses.Field[object]) -> None:
+    spec = parse_spec({**MINIMAL, "generation": {field.name: field.default}})
+    assert getattr(spec.generation, field.name) == field.default
+
+
+def test_all_mistakes_are_reported_at_once_with_the_nearest_key() -> None:
+    wrong = {
+        "model": {"chekpoint": "m"},
+        "input": {"path": "d", "limit": 0},
+        "generation": {"temprature": 1.0, "num_candidates": "many"},
+        "outputs": {"path": "o"},
+        "temperature": 1,
+    }
+    with pytest.raises(JobError) as caught:
+        parse_spec(wrong, where="job.yaml")
+    message = str(caught.value)
+    for part in (
+        "job.yaml: 8 mistakes",
+        "model.checkpoint is required",
+        "unknown key model.chekpoint (did you mean checkpoint?)",
+        "input.limit=0",
+        "unknown key generation.temprature (did you mean temperature?)",
+        "generation.num_candidates='many'",
+        "output is required",
+        "unknown key outputs (did you mean output?)",
+        "unknown key temperature (did you mean generation.temperature?)",
+    ):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_overrides_beat_the_file_and_are_yaml(tmp_path: Path) -> None:
+    overrides = ["generation.seed=7", "input.columns=[a, b]", "model.version=null", "errors.max_error_rate=1"]
+    spec = load_spec(write(tmp_path, DESIGN), overrides=overrides)
+    assert (spec.generation.seed, spec.input.columns, spec.model.version) == (7, ["a", "b"], None)
+    assert spec.errors.max_error_rate == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "match"),
+    [
+        ("seed", "expected key=value"),
+        ("name.first=x", "name is a value"),
+        ("generation.sed=1", r"generation\.sed .*seed"),
+        ("input.columns=[a", "not valid YAML"),
+    ],
+)
+def test_a_wrong_override_is_refused(tmp_path: Path, override: str, match: str) -> None:
+    with pytest.raises(JobError, match=match):
+        load_spec(write(tmp_path, DESIGN), overrides=[override])
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [("a: [", "not valid YAML"), ("- a", "expected a mapping"), ("", "expected a mapping")],
+)
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, match: str) -> None:
+    with pytest.raises(JobError, match=match):
+        load_spec(write(tmp_path, text))
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(JobError, match=r"nowhere\.yaml: cannot read"):
+        load_spec("nowhere.yaml")
+
+
+def test_min_workers_above_max_workers_is_refused() -> None:
+    with pytest.raises(JobError, match="min_workers 3 is above max_workers 2"):
+        parse_spec({**MINIMAL, "cluster": {"min_workers": 3, "max_workers": 2}})
