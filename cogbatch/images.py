@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from cogbatch.errors import ImageError
 
@@ -48,7 +48,7 @@ class ImageLimits:
     """What an image may cost.
 
     Args:
-        max_pixels: width x height, judged from the header before decoding; at most 89,478,485, PIL's own limit.
+        max_pixels: width x height, judged from the header before decoding; at most 89,478,485 (PIL's).
         max_bytes: encoded size. timeout_s: for one download attempt as a whole, connection included.
         attempts: tries of a download; only time-outs and 5xx answers are tried again.
         allow_private_addresses: let URLs reach loopback, private and link-local addresses.
@@ -80,7 +80,7 @@ def load_image(source: str | bytes | Image.Image, *, limits: ImageLimits = DEFAU
 
     As CogVLM's official code (Image.open(...).convert("RGB")): EXIF orientation is not applied, transparency
     is dropped, of an animation the first frame is taken. Unlike it, images of more than 8 bits are scaled and
-    not clipped: integers from 0..65535, floats from 0..1 (where all values lie there, else they count as 0..255).
+    not clipped: integers from 0..65535, floats from 0..1 (or from 0..255, when a value lies outside 0..1).
 
     Args:
         source: http(s) URL or local path, encoded bytes, or a PIL image.
@@ -101,7 +101,7 @@ def load_image(source: str | bytes | Image.Image, *, limits: ImageLimits = DEFAU
         raise ImageError(f"{name}: {len(data)} bytes, over the limit of {limits.max_bytes}")
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.UnidentifiedImageError as err:
+    except UnidentifiedImageError as err:
         expected = ", ".join(FORMATS)
         raise ImageError(f"{name}: not an image ({len(data)} bytes); expected one of {expected}") from err
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as err:
@@ -175,8 +175,8 @@ def fetch_image(
 ) -> bytes:
     """The bytes behind an http(s) URL, at most limits.max_bytes.
 
-    Every hop's host is resolved once, all its addresses are checked, and the connection goes to the address that
-    was checked, so that a second DNS answer cannot redirect it. Proxy settings of the environment are not used.
+    Every hop's host is resolved once, all its addresses are checked, and the connection goes to the address
+    that was checked, so that a second DNS answer changes nothing. Proxies of the environment are not used.
 
     Raises ImageError: refused address, time-out, an answer that is not 2xx, too large.
     """
@@ -246,7 +246,8 @@ def _checked_address(url: httpx.URL, *, name: str, limits: ImageLimits, resolve:
     for address in addresses:
         if not limits.allow_private_addresses and not _is_public(address):
             raise ImageError(
-                f"{name}: host {url.host!r} has the private address {address}; refused unless private addresses are allowed"
+                f"{name}: host {url.host!r} has the private address {address};"
+                " refused unless private addresses are allowed"
             )
     return addresses[0]
 

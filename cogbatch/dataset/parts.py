@@ -1,4 +1,4 @@
-"""Parts: the Parquet files of finished shards, the only kind of finished result. One footer tells all counts."""
+"""Parts: the Parquet files of finished shards, the only kind of finished result. A footer tells all counts."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class PartFooter:
 
 
 def write_part(directory: str | Path, name: str, table: pa.Table) -> PartFooter:
-    """Writes the table (of schema.part_schema) as the part `name`, whole or not at all, and returns its footer.
+    """Writes the table (of schema.part_schema) as the part `name`, whole or not at all; returns its footer.
 
-    Local: temporary name in the same folder, fsync, rename. Object store: one PUT. A part of that name is replaced.
+    Local: temporary name in the same folder, fsync, rename. Object store: one PUT. Replaces an earlier part.
 
     Raises ValueError: not a part's name, another number of rows than the name says, or mixed fingerprints.
     """

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cogbatch.types import RequestError
+from cogbatch.types import RequestError, Stage
 
 ID_SEPARATOR = "|"  # between the values of several id columns
 
@@ -16,7 +16,7 @@ class Row:
     """One input item.
 
     Args:
-        input_file: path relative to the input's folder ("." for an image folder). input_row: row of that file;
+        input_file: path relative to the input's folder ("." for an image folder). input_row: its row;
             blank lines of a JSONL or CSV file are not rows. The two are the row's identity.
         id: from the id columns, or made from the identity.
         image: encoded bytes, http(s) URL, or absolute local path; None for a text-only request.
@@ -57,7 +57,7 @@ def clean(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def row_error(stage: str, err: BaseException) -> RequestError:
+def row_error(stage: Stage, err: BaseException) -> RequestError:
     """A row's error as its three fields; the message on one line."""
     message = " ".join(clean(str(err)).split()) or type(err).__name__
-    return RequestError(stage=stage, type=type(err).__name__, message=message)  # type: ignore[arg-type]
+    return RequestError(stage=stage, type=type(err).__name__, message=message)

@@ -39,7 +39,7 @@ MAX_DIFFERENCES = 5  # in one message
 class RunDirectory:
     """A run directory by its path; making one touches nothing, so that it can travel to workers.
 
-    The driver: `with run.lock(): job = run.start(job); run.missing(shards)`. Workers: write_probe, write_part.
+    Driver: `with run.lock(): job = run.start(job); run.missing(shards)`. Workers: write_probe, write_part.
 
     Raises RunDirectoryError: the path is an object store.
     """
@@ -68,7 +68,7 @@ class RunDirectory:
     def lock(self) -> Iterator[None]:
         """Holds the run for this driver; an OS lock, so that it ends with the process however that ends.
 
-        Creates the directory. Raises RunDirectoryError: in use (by whom), or it holds something else than a run.
+        Creates the directory. Raises RunDirectoryError: in use (by whom), or not a run's directory.
         """
         self._refuse_foreign()
         self.path.mkdir(parents=True, exist_ok=True)

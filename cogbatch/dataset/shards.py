@@ -96,8 +96,8 @@ def first_rows(spans: Iterable[Span], limit: int | None) -> tuple[Span, ...]:
     return tuple(kept)
 
 
-def cut(spans: Iterable[Span], shard_size: int | Literal["auto"]) -> Iterator[tuple[int, Shard]]:
-    """Each span cut into shards of at most shard_size rows, as (rows before it in its span, shard).
+def cut(spans: Iterable[Span], shard_size: int | Literal["auto"]) -> Iterator[Shard]:
+    """Each span cut into shards of at most shard_size rows.
 
     Raises ValueError: shard_size is neither "auto" nor at least 1. DatasetError: more than 100,000 shards.
     """
@@ -109,12 +109,12 @@ def cut(spans: Iterable[Span], shard_size: int | Literal["auto"]) -> Iterator[tu
     if count > MAX_SHARDS:
         raise DatasetError(
             f"{count} shards of at most {size} rows in {len(spans)} files or row groups, expected at most"
-            f" {MAX_SHARDS}; use a larger shard_size, larger row groups, or several jobs over parts of the input"
+            f" {MAX_SHARDS}; use a larger shard_size, larger row groups, or several jobs"
         )
     index = 0
     for span in spans:
         for start in range(0, span.num_rows, size):
             num_rows = min(size, span.num_rows - start)
             first_row = span.first_row + start
-            yield start, Shard(index, span.file_index, first_row, num_rows, span.row_group, None, start)
+            yield Shard(index, span.file_index, first_row, num_rows, span.row_group, None, start)
             index += 1

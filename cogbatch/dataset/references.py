@@ -1,0 +1,105 @@
+"""Image values of the data -> what load_image takes, and never anything outside the image root."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+
+from cogbatch.dataset.rows import clean
+from cogbatch.errors import ImageError
+from cogbatch.images import DEFAULT_LIMITS
+
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+@dataclass(frozen=True)
+class ImageRoot:
+    """The folder that image paths are relative to and may not leave.
+
+    Args:
+        protocol: "file" for local disk, else an fsspec scheme. folder: absolute, without scheme.
+    """
+
+    protocol: str
+    folder: str
+
+    def resolve(self, value: object) -> tuple[str | bytes | None, str | None]:
+        """(image, reference): what load_image takes, and the value as it was in the data (None for bytes).
+
+        Args:
+            value: None; bytes; URL; path; or Hugging Face's {"bytes": ..., "path": ...}.
+
+        Raises ImageError: a path that leaves the root, a scheme that is not the input's, an unusable value,
+        or an object that cannot be read; no OSError: what is wrong with one image concerns its row.
+        """
+        if isinstance(value, Mapping):
+            value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
+        if value is None:
+            return None, None
+        if isinstance(value, bytes | bytearray | memoryview):
+            return bytes(value), None
+        if not isinstance(value, str):
+            raise ImageError(f"image value of type {type(value).__name__}; expected bytes, a path or a URL")
+        return self._find(value), clean(value)
+
+    def _find(self, value: str) -> str | bytes:
+        scheme = SCHEME.match(value)
+        if scheme is None:
+            return self._local(value) if self.protocol == "file" else self._object(value)
+        name = scheme[1].lower()
+        if name in ("http", "https"):
+            return value
+        if name == self.protocol == "file":
+            return self._local(value.removeprefix(scheme[0]))
+        if name == self.protocol:
+            return self._fetch(value, value)
+        raise ImageError(
+            f"image {value!r}: scheme {name!r}; expected http(s), a path, or the input's {self.protocol!r}"
+        )
+
+    def _local(self, value: str) -> str:
+        """The real path, links followed: a link out of the root is as good as a path out of it."""
+        if not value:
+            raise ImageError("image '': an empty path; expected the path of an image, or null for none")
+        try:
+            root = Path(self.folder).resolve()
+            path = (root / value).resolve()
+        except (OSError, ValueError, RuntimeError) as err:  # NUL, too long, a loop of links
+            raise ImageError(f"image {value!r}: not a usable path: {err}") from err
+        if not path.is_relative_to(root):
+            raise ImageError(
+                f"image {value!r}: leaves the image root {self.folder}; set input.image_root, or copy it in"
+            )
+        return str(path)
+
+    def _object(self, value: str) -> bytes:
+        path = posixpath.normpath(posixpath.join(self.folder, value))
+        if not path.startswith(self.folder.rstrip("/") + "/"):
+            raise ImageError(
+                f"image {value!r}: leaves the image root {self.folder}; set input.image_root, or copy it in"
+            )
+        return self._fetch(f"{self.protocol}://{path.lstrip('/')}", value)
+
+    def _fetch(self, url: str, value: str) -> bytes:
+        limit = DEFAULT_LIMITS.max_bytes
+        try:
+            fs, path = fsspec.core.url_to_fs(url)
+            with fs.open(path, "rb") as file:
+                data: bytes = file.read(limit + 1)  # one more, so that load_image sees that it is too large
+        except Exception as err:  # every file system has errors of its own
+            raise ImageError(f"image {value!r}: cannot be read: {type(err).__name__}: {err}") from err
+        return data
+
+
+def image_root(given: str | None, *, protocol: str, folder: str) -> ImageRoot:
+    """The given root, or the input's own folder."""
+    if given is None:
+        return ImageRoot(protocol, folder)
+    fs, path = fsspec.core.url_to_fs(given)
+    name = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+    return ImageRoot(name, path)

@@ -1,0 +1,71 @@
+"""What every input format can do, and the simplest of them: the image folder. Values as they are, no meaning.
+
+A source knows its columns and where row groups end, and reads any shard without reading its whole file. It is
+a plain value: built once by the driver, it travels to workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Protocol
+
+import fsspec
+import pyarrow as pa
+
+from cogbatch.dataset.shards import Shard, Span
+from cogbatch.types import RequestError
+
+Record = Mapping[str, object] | RequestError
+
+
+class Source(Protocol):
+    """One format's way to read."""
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """All rows, in order, in pieces that no shard may cross."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns there are."""
+
+    def place(self, shard: Shard) -> Shard:
+        """The shard with where reading starts filled in."""
+
+    def records(self, shard: Shard, columns: Sequence[str]) -> Iterator[Record]:
+        """The shard's rows as column -> value, exactly shard.num_rows; an unreadable one as its error.
+
+        A value is a Python object or an Arrow scalar; null is None.
+        """
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """An image folder: one virtual file, its rows the sorted listing, with columns id and image."""
+
+    names: pa.StringArray
+    schema: pa.Schema
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        return (Span(0, 0, len(self.names)),)
+
+    def place(self, shard: Shard) -> Shard:
+        return shard
+
+    def records(self, shard: Shard, columns: Sequence[str]) -> Iterator[Record]:
+        for name in self.names.slice(shard.first_row, shard.num_rows).to_pylist():
+            yield dict.fromkeys(columns, name)
+
+
+def open_folder(names: Sequence[str]) -> FolderSource:
+    """The folder with these images, paths relative to it."""
+    schema = pa.schema([("id", pa.string()), ("image", pa.string())])
+    return FolderSource(pa.array(names, pa.string()), schema)
+
+
+def open_input(protocol: str, folder: str, path: str) -> IO[bytes]:
+    """The file at path under the input's folder, open for reading."""
+    opened: IO[bytes] = fsspec.filesystem(protocol).open(f"{folder.rstrip('/')}/{path}", "rb")
+    return opened
