@@ -115,8 +115,8 @@ _TABLE = (
     Section("transformer.layers.{l}.", "model.layers.{l}.", (
         ("input_layernorm.weight",                 "input_layernorm.weight",           "H",    "same"),
         ("attention.query_key_value.weight",
-                                      "self_attn.language_expert_query_key_value.weight",      "Q H",  "qkv"),
-        ("attention.dense.weight",    "self_attn.language_expert_dense.weight",                "H H",  "cols"),
+                                    "self_attn.language_expert_query_key_value.weight",       "Q H",  "qkv"),
+        ("attention.dense.weight",  "self_attn.language_expert_dense.weight",                 "H H",  "cols"),
         ("post_attention_layernorm.weight",        "post_attention_layernorm.weight",  "H",    "same"),
         ("mlp.dense_h_to_4h.weight",               "mlp.language_mlp.up_proj.weight",  "I H",  "rows"),
         ("mlp.dense_4h_to_h.weight",               "mlp.language_mlp.down_proj.weight", "H I", "cols"),

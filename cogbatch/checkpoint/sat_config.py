@@ -206,8 +206,9 @@ def _special_ids(config: Mapping[str, Any], *, two: bool) -> tuple[int, int | li
     # CogVLM2's are Llama 3's, which a small vocabulary does not have.
     llama3 = two and config["vocab_size"] > 128_009
     bos, eos, pad = (128_000, [128_001, 128_009], 128_002) if llama3 else (1, 2, 0)
+    ids = [config.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")]
     return (
-        config.get("bos_token_id", bos),
-        config.get("eos_token_id", eos),
-        config.get("pad_token_id", pad),
+        bos if ids[0] is None else ids[0],
+        eos if ids[1] is None else ids[1],
+        pad if ids[2] is None else ids[2],
     )

@@ -1,0 +1,156 @@
+"""What a model directory is: cogbatch_manifest.json, the model fingerprint, and whether files still match.
+
+The fingerprint names results, not files: sharding, file names and comments do not change it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from cogbatch.checkpoint.hashing import file_sha256, remembered
+from cogbatch.checkpoint.names import is_rotary, vision_config
+from cogbatch.checkpoint.safetensors_writer import INDEX, TensorDigest, raw_bytes
+from cogbatch.errors import CheckpointError
+from cogbatch.model.configuration_cogvlm import CogVLMConfig, CogVLMVisionConfig
+
+MANIFEST = "cogbatch_manifest.json"
+
+NUMERICS_VERSION = 1
+"""Raised whenever our code computes other numbers from the same weights."""
+
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+# Values of CogVLMConfig that leave every candidate as it is.
+_NO_EFFECT = {"initializer_range", "use_cache", "max_position_embeddings", "dropout_prob", "vision_config"}
+
+
+def fingerprint(tensors: Iterable[TensorDigest], config: CogVLMConfig, *, tokenizer_dir: Path | None) -> str:
+    """Hex sha256 over tensors, configuration, tokenizer files and NUMERICS_VERSION.
+
+    Rotary buffers do not count: our class computes them from the configuration.
+    """
+    identity = {
+        "numerics_version": NUMERICS_VERSION,
+        "tensors": sorted(list(tensor) for tensor in tensors if not is_rotary(tensor.name)),
+        "config": {
+            **_values(config, CogVLMConfig),
+            "vision_config": _values(vision_config(config), CogVLMVisionConfig),
+        },
+        "tokenizer": {file.name: file_sha256(file) for file in tokenizer_files(tokenizer_dir)},
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def model_fingerprint(model_dir: Path, *, tokenizer_dir: Path | None = None) -> str:
+    """The fingerprint of a Hugging Face directory, from its content; a manifest is not asked.
+
+    Args:
+        tokenizer_dir: tokenizer to use with it; None takes the directory's own, if any.
+
+    Raises:
+        CheckpointError: config.json or safetensors are missing or unreadable.
+    """
+    own = tokenizer_dir or model_dir
+    files = (model_dir / "config.json", *weight_files(model_dir), *tokenizer_files(own))
+    return remembered(f"fingerprint {NUMERICS_VERSION}", files, lambda: _compute(model_dir, own))
+
+
+def weight_files(model_dir: Path) -> tuple[Path, ...]:
+    """The safetensors files that from_pretrained would read.
+
+    Raises:
+        CheckpointError: there are none, or one that the index names is missing.
+    """
+    index, single = model_dir / INDEX, model_dir / "model.safetensors"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError) as err:
+            raise CheckpointError(f"{index}: not a weight index ({err!r}); copy it again") from err
+        files = tuple(model_dir / name for name in names)
+    else:
+        files = (single,)
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise CheckpointError(f"{model_dir}: {', '.join(missing[:5])} missing; copy the directory again")
+    return files
+
+
+def tokenizer_files(folder: Path | None) -> tuple[Path, ...]:
+    """The tokenizer files in folder that exist, in a fixed order."""
+    return () if folder is None else tuple(folder / n for n in TOKENIZER_FILES if (folder / n).is_file())
+
+
+def read_config(model_dir: Path) -> CogVLMConfig:
+    """config.json as our class reads it. Raises CheckpointError: missing or unreadable."""
+    file = model_dir / "config.json"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        config: CogVLMConfig = CogVLMConfig.from_dict(values)
+    except (OSError, ValueError, TypeError, AttributeError) as err:
+        raise CheckpointError(f"{file}: not a CogVLM configuration ({err}); copy it again") from err
+    return config
+
+
+def read_manifest(model_dir: Path) -> dict[str, Any] | None:
+    """The manifest, or None without one. Raises CheckpointError: unreadable."""
+    file = model_dir / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(manifest["files"], dict) or not isinstance(manifest["fingerprint"], str):
+            raise TypeError("no files or fingerprint")
+    except (ValueError, KeyError, TypeError) as err:
+        raise CheckpointError(f"{file}: damaged ({err!r}); convert again, or delete it") from err
+    return dict(manifest)
+
+
+def check_files(model_dir: Path) -> list[str]:
+    """Names of files that are missing or differ from the manifest; empty: all is well, or no manifest."""
+    manifest = read_manifest(model_dir) or {"files": {}}
+    return [
+        name
+        for name, expected in manifest["files"].items()
+        if not (model_dir / name).is_file() or file_sha256(model_dir / name) != expected
+    ]
+
+
+def _compute(model_dir: Path, tokenizer_dir: Path) -> str:
+    tensors = [digest for file in weight_files(model_dir) for digest in _digests(file)]
+    return fingerprint(tensors, read_config(model_dir), tokenizer_dir=tokenizer_dir)
+
+
+def _digests(file: Path) -> list[TensorDigest]:
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return [
+                TensorDigest(
+                    name,
+                    tensors.get_slice(name).get_dtype(),
+                    tuple(tensors.get_slice(name).get_shape()),
+                    hashlib.sha256(raw_bytes(tensors.get_tensor(name))).hexdigest(),
+                )
+                for name in tensors.keys()  # noqa: SIM118 - not a dict
+            ]
+    except Exception as err:  # SafetensorError has no public base besides Exception
+        raise CheckpointError(f"{file}: not readable as safetensors ({err}); copy it again") from err
+
+
+def _values(config: object, cls: type) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in cls.__annotations__ if name not in _NO_EFFECT}
