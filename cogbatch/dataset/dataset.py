@@ -135,7 +135,7 @@ def open_dataset(options: InputOptions) -> Dataset:
         else:
             source = open_lines(listing)
     except DatasetError as err:
-        raise DatasetError("; ".join([*problems, str(err)])) from err
+        raise DatasetError(f"input {options.path!r}: {'; '.join([*problems, str(err)])}") from err
     spans = first_rows(source.spans, options.limit)
     if not spans:
         problems.append("no rows; expected at least one")

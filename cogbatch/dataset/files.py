@@ -57,12 +57,12 @@ def list_input(options: InputOptions) -> Listing:
     try:
         fs, root = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError) as err:
-        raise DatasetError(f"input {path!r}: this address cannot be opened: {err}") from err
+        raise DatasetError(f"this address cannot be opened: {err}") from err
     root = root.rstrip("/") or "/"
     try:
-        folder, infos = _find(fs, root, path)
+        folder, infos = _find(fs, root)
     except OSError as err:
-        raise DatasetError(f"input {path!r}: cannot be listed: {err}") from err
+        raise DatasetError(f"cannot be listed: {err}") from err
     kind = _format_of(infos, options)
     endings = (
         IMAGE_ENDINGS if kind == "folder" else tuple(end for end, name in ENDINGS.items() if name == kind)
@@ -70,9 +70,7 @@ def list_input(options: InputOptions) -> Listing:
     if options.format == "auto" or folder == root:  # a file or glob with a format is taken at its word
         infos = {name: info for name, info in infos.items() if name.lower().endswith(endings)}
     if not infos:
-        raise DatasetError(
-            f"input {path!r}: no {kind} files there; expected names ending in {', '.join(endings)}"
-        )
+        raise DatasetError(f"no {kind} files there; expected names ending in {', '.join(endings)}")
     files = tuple(
         InputFile(name, int(info["size"] or 0), _version(info)) for name, info in sorted(infos.items())
     )
@@ -88,7 +86,7 @@ def fingerprint(files: Iterable[InputFile]) -> str:
     return digest.hexdigest()
 
 
-def _find(fs: fsspec.AbstractFileSystem, root: str, path: str) -> tuple[str, dict[str, dict[str, Any]]]:
+def _find(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, dict[str, dict[str, Any]]]:
     """The input's folder and the infos of files under it, by relative path."""
     if fs.isfile(root):
         folder = posixpath.dirname(root)
@@ -103,10 +101,10 @@ def _find(fs: fsspec.AbstractFileSystem, root: str, path: str) -> tuple[str, dic
             folder = posixpath.dirname(folder)
         found = {name: info for name, info in fs.glob(root, detail=True).items() if info["type"] == "file"}
     else:
-        raise DatasetError(f"input {path!r}: nothing there; expected a file, a directory or a glob")
+        raise DatasetError("nothing there; expected a file, a directory or a glob")
     relative = {posixpath.relpath(name, folder or "/"): info for name, info in found.items()}
     if not relative:
-        raise DatasetError(f"input {path!r}: no file matches; expected files of {', '.join(FORMATS[1:])}")
+        raise DatasetError(f"no file matches; expected files of {', '.join(FORMATS[1:])}")
     return folder, relative
 
 
@@ -120,9 +118,7 @@ def _format_of(infos: Iterable[str], options: InputOptions) -> str:
     names = [name.lower() for name in infos]
     kinds = sorted({kind for name in names for ending, kind in ENDINGS.items() if name.endswith(ending)})
     if len(kinds) > 1:
-        raise DatasetError(
-            f"input {options.path!r}: files of several formats ({', '.join(kinds)}); set input.format"
-        )
+        raise DatasetError(f"files of several formats ({', '.join(kinds)}); set input.format")
     if kinds:
         return kinds[0]
     if any(name.endswith(IMAGE_ENDINGS) for name in names):
@@ -130,13 +126,11 @@ def _format_of(infos: Iterable[str], options: InputOptions) -> str:
     compressed = next((name for name in infos if name.lower().endswith(COMPRESSED)), None)
     if compressed:
         raise DatasetError(
-            f"input {options.path!r}: {compressed} is compressed as a whole;"
-            f" decompress it first (gunzip -k {compressed})"
+            f"{compressed} is compressed as a whole; decompress it first (gunzip -k {compressed})"
         )
     some = ", ".join(sorted(infos)[:3])
     raise DatasetError(
-        f"input {options.path!r}: unknown format of {some}; expected {', '.join([*ENDINGS, *IMAGE_ENDINGS])}"
-        " or set input.format"
+        f"unknown format of {some}; expected {', '.join([*ENDINGS, *IMAGE_ENDINGS])} or set input.format"
     )
 
 

@@ -1,4 +1,4 @@
-"""Parts: the Parquet files of finished shards, the only kind of finished result. A footer tells all counts."""
+"""Parts: the Parquet files of finished shards, the only kind of finished result. A footer has its counts."""
 
 from __future__ import annotations
 
