@@ -1,0 +1,174 @@
+"""k candidates per request from one prefill each: continuous batching over a stream of requests.
+
+No files but the model directory, no Ray. Requests are prepared ahead in threads (intake), prefilled one by
+one, and their rows decoded together; an item leaves when its last row ends, and the next takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cogbatch.decoding.params import check_params
+from cogbatch.engine.intake import Intake
+from cogbatch.engine.item import Item
+from cogbatch.engine.loading import load_model, load_tokenizer, pick_device
+from cogbatch.engine.prompts import Prompt, prepare
+from cogbatch.engine.runner import Runner
+from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
+from cogbatch.types import GenerationParams, GenerationRequest, RequestError, RequestOutput
+
+_PREPARE_AHEAD = 8
+_PREPARE_THREADS = 4
+
+
+class Engine:
+    """A loaded model that turns requests into candidates.
+
+    Args:
+        model: in its final dtype and on its device. tokenizer: has encode, decode and a length.
+        template_version: a name of config.json; None is the model's own.
+        max_rows: rows decoded together; a new item starts while its rows fit.
+        on_progress: called after every step with the number of tokens chosen, and with 0 after every prefill.
+    """
+
+    def __init__(
+        self,
+        model: CogVLMForCausalLM,
+        tokenizer: Any,
+        *,
+        template_version: str | None = None,
+        max_rows: int = 64,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._runner = Runner(model)
+        self._tokenizer = tokenizer
+        self._template_version = template_version or model.config.template_version
+        self._max_rows = max_rows
+        self._on_progress = on_progress or (lambda _: None)
+        end = model.config.eos_token_id
+        self._end_ids = frozenset([end] if isinstance(end, int) else end)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_dir: str | Path,
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        tokenizer: str | Path | None = None,
+        template_version: str | None = None,
+        num_threads: int | None = None,
+        max_rows: int = 64,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Engine:
+        """An engine from a model directory; runs no code out of it.
+
+        Args:
+            dtype: float32, float16, bfloat16, or auto (the directory's own). device: cpu, cuda, cuda:N, auto.
+            tokenizer: directory of the tokenizer when model_dir has none.
+            num_threads: torch threads of this process; None leaves them alone.
+
+        Raises:
+            CheckpointError: the directory or its tokenizer is not what it should be.
+        """
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
+        directory = Path(model_dir)
+        model = load_model(directory, dtype=dtype, device=pick_device(device))
+        return cls(
+            model,
+            load_tokenizer(Path(tokenizer) if tokenizer is not None else directory),
+            template_version=template_version,
+            max_rows=max_rows,
+            on_progress=on_progress,
+        )
+
+    def generate(
+        self, requests: Iterable[GenerationRequest], params: GenerationParams | None = None
+    ) -> Iterator[RequestOutput]:
+        """Outputs as they finish, one per request; a bad request yields an output with an error.
+
+        Args:
+            requests: any iterable, pulled lazily; it may wait for more work while others are decoded.
+            params: for requests without their own; None means the defaults.
+
+        Raises:
+            ValueError: params are invalid; before the first output.
+        """
+        params = params or GenerationParams()
+        check_params(params)
+        return self._stream(requests, params)
+
+    def _stream(
+        self, requests: Iterable[GenerationRequest], params: GenerationParams
+    ) -> Iterator[RequestOutput]:
+        intake = Intake(
+            requests,
+            lambda request: self._prepare(request, params),
+            ahead=_PREPARE_AHEAD,
+            threads=_PREPARE_THREADS,
+        )
+        items: list[Item] = []
+        try:
+            while True:
+                # Wait for work only when there is nothing to decode.
+                while not items or (
+                    intake.ready and sum(item.cache.num_rows for item in items) < self._max_rows
+                ):
+                    entry = next(intake, None)
+                    if entry is None:
+                        break
+                    started = self._start(*entry)
+                    if isinstance(started, RequestOutput):
+                        yield started
+                    else:
+                        items.append(started)
+                if not items:
+                    return
+                self._step([item for item in items if not item.is_done])
+                yield from (item.output(self._tokenizer) for item in items if item.is_done)
+                items = [item for item in items if not item.is_done]
+        finally:
+            intake.close()
+
+    def _prepare(self, request: GenerationRequest, params: GenerationParams) -> Prompt | RequestError:
+        return prepare(
+            request,
+            params,
+            tokenizer=self._tokenizer,
+            config=self._runner.config,
+            template_version=self._template_version,
+        )
+
+    def _start(self, request: GenerationRequest, prompt: Prompt | RequestError) -> Item | RequestOutput:
+        """Prefills a request and lets its strategy choose the first tokens."""
+        if isinstance(prompt, RequestError):
+            self._on_progress(0)
+            return RequestOutput(id=request.id, error=prompt, tag=request.tag)
+        cache, logprobs = self._runner.prefill(
+            prompt.ids, prompt.token_types, prompt.pixels, max_new_tokens=prompt.params.max_new_tokens
+        )
+        item = Item(request, prompt, cache, end_ids=self._end_ids)
+        self._on_progress(item.choose(logprobs))
+        return item
+
+    def _step(self, items: list[Item]) -> None:
+        """Decodes one token of every row of the items."""
+        if not items:
+            return
+        tokens = [token for item in items for token in item.state.tokens[:, -1].tolist()]
+        logprobs = self._runner.decode(
+            tokens,
+            [item.cache for item in items],
+            deterministic=any(item.prompt.params.deterministic for item in items),
+        )
+        chosen, start = 0, 0
+        for item in items:
+            end = start + item.cache.num_rows
+            chosen += item.choose(logprobs[start:end])
+            start = end
+        self._on_progress(chosen)

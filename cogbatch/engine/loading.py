@@ -1,0 +1,71 @@
+"""A model directory into memory, with cogbatch's own classes: never runs code out of the directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from cogbatch.errors import CheckpointError
+from cogbatch.model.directory import read_config
+from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+
+
+def pick_device(device: str) -> torch.device:
+    """ "auto" is CUDA where there is one, else the CPU."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def load_model(model_dir: Path, *, dtype: str, device: torch.device) -> CogVLMForCausalLM:
+    """The model in evaluation mode.
+
+    Args:
+        model_dir: as written by `cogbatch convert`, or an official directory. dtype: "auto" is the
+            directory's own.
+
+    Raises:
+        CheckpointError: no such directory, no weights, missing or unknown tensors.
+        ValueError: unknown dtype.
+    """
+    if dtype != "auto" and dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}: expected auto, {', '.join(DTYPES)}")
+    config = read_config(model_dir)
+    wanted = config.dtype if dtype == "auto" else DTYPES[dtype]
+    try:
+        model, report = CogVLMForCausalLM.from_pretrained(
+            model_dir,
+            config=config,
+            dtype=wanted or torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{model_dir} cannot be loaded: {error}") from error
+    for ill, names in (("missing", report["missing_keys"]), ("unknown", report["unexpected_keys"])):
+        if names:
+            shown = ", ".join(sorted(names)[:5])
+            raise CheckpointError(
+                f"{model_dir}: {len(names)} {ill} tensors: {shown}. Convert the checkpoint again."
+            )
+    return model.to(device).eval()
+
+
+def load_tokenizer(tokenizer_dir: Path) -> Any:
+    """The tokenizer of a directory. Raises CheckpointError when it has none."""
+    if not any((tokenizer_dir / name).is_file() for name in _TOKENIZER_FILES):
+        raise CheckpointError(
+            f"{tokenizer_dir} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): pass one "
+            "(--tokenizer DIR; CogVLM v1 uses lmsys/vicuna-7b-v1.5), or convert with --tokenizer"
+        )
+    try:
+        return AutoTokenizer.from_pretrained(tokenizer_dir, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise CheckpointError(f"{tokenizer_dir}: the tokenizer cannot be loaded: {error}") from error

@@ -1,0 +1,86 @@
+"""From a request to what prefill needs: ids, token types, pixels. Runs in threads ahead of the engine.
+
+Whatever is wrong with one request becomes a RequestError here, never an exception for the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from cogbatch.decoding.params import check_params
+from cogbatch.errors import CogbatchError, ImageError, PromptError
+from cogbatch.images import load_image
+from cogbatch.model.configuration_cogvlm import CogVLMConfig
+from cogbatch.model.processing_cogvlm import encode_prompt, preprocess_image, render_prompt
+from cogbatch.types import GenerationParams, GenerationRequest, RequestError, Stage
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A request ready for prefill.
+
+    ids, token_types: [S]. pixels: [3, px, px] or None. params: the request's own or the call's, with
+    max_new_tokens cut to the room that the model's context leaves.
+    """
+
+    ids: list[int]
+    token_types: list[int]
+    pixels: torch.Tensor | None
+    params: GenerationParams
+
+
+def prepare(
+    request: GenerationRequest,
+    params: GenerationParams,
+    *,
+    tokenizer: Any,
+    config: CogVLMConfig,
+    template_version: str,
+) -> Prompt | RequestError:
+    """The request as a prompt, or why it cannot be one."""
+    stage: Stage = "generate"
+    try:
+        if request.params is not None:
+            check_params(request.params)
+            params = request.params
+        stage = "image"
+        pixels = None
+        if request.image is not None:
+            pixels = preprocess_image(load_image(request.image), config.vision_config.image_size)
+        stage = "prompt"
+        if not isinstance(request.prompt, str):
+            raise PromptError(f"the prompt is {type(request.prompt).__name__}: expected a string")
+        ids, token_types = encode_prompt(
+            tokenizer,
+            render_prompt(template_version, request.prompt, request.history),
+            bos_token_id=config.bos_token_id,
+            pad_token_id=config.pad_token_id,
+            num_image_tokens=0 if pixels is None else config.num_image_tokens,
+        )
+        return Prompt(ids, token_types, pixels, _fit(params, ids, config))
+    except (CogbatchError, ValueError) as problem:
+        return RequestError(stage=stage, type=type(problem).__name__, message=str(problem))
+    except Exception as problem:  # a bad request must not end the batch, whatever it breaks
+        kind = ImageError if stage == "image" else PromptError
+        return RequestError(stage=stage, type=kind.__name__, message=f"{type(problem).__name__}: {problem}")
+
+
+def _fit(params: GenerationParams, ids: list[int], config: CogVLMConfig) -> GenerationParams:
+    """params with max_new_tokens cut to what the context of max_position_embeddings tokens leaves."""
+    room = config.max_position_embeddings - len(ids)
+    if room < 1:
+        raise PromptError(
+            f"the prompt has {len(ids)} tokens with its image and template, the model takes "
+            f"{config.max_position_embeddings} with at least one new token: shorten the prompt"
+        )
+    if max(ids) >= config.vocab_size:
+        raise PromptError(
+            f"token id {max(ids)} is outside the model's vocabulary of {config.vocab_size}: "
+            "the tokenizer is not the one of this model"
+        )
+    if room >= params.max_new_tokens:
+        return params
+    return replace(params, max_new_tokens=room, min_new_tokens=min(params.min_new_tokens, room))

@@ -1,0 +1,108 @@
+"""Runs the model for the engine: one prefill per item, then decode steps over the rows of many items.
+
+Knows tensors and caches, not requests or strategies. R rows of all items together, padded to a multiple of
+the block size in deterministic mode; V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from cogbatch.engine.cache import ItemCache
+from cogbatch.engine.linear import block_rows, use_row_blocks
+from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM, image_positions, vision_spans
+
+
+class Runner:
+    """A model in evaluation mode, ready to prefill and decode."""
+
+    def __init__(self, model: CogVLMForCausalLM) -> None:
+        self.model = model.eval()
+        self.config = model.config
+        self.device: torch.device = model.device
+        self.dtype: torch.dtype = model.dtype
+        self.block_rows = block_rows(self.device, self.dtype)
+        use_row_blocks(model, self.block_rows)
+
+    @torch.inference_mode()
+    def prefill(
+        self, ids: list[int], token_types: list[int], pixels: torch.Tensor | None, *, max_new_tokens: int
+    ) -> tuple[ItemCache, torch.Tensor]:
+        """The item's cache, filled with its prompt, and log-probabilities [1, V] of its first token.
+
+        The image block goes first and the text behind it, in two passes, whether or not the image is shared
+        with a neighbour: so its keys and values are the same numbers either way.
+
+        Args:
+            ids, token_types: [S] prompt tokens; type 1 marks boi, patches and eoi.
+            pixels: [3, px, px] normalised, None for text only.
+        """
+        cache = ItemCache(
+            num_layers=self.config.num_hidden_layers,
+            num_kv_heads=self.config.num_multi_query_heads,
+            head_dim=self.config.head_dim,
+            prefix_length=len(ids),
+            max_new_tokens=max_new_tokens,
+            dtype=self.dtype,
+            device=self.device,
+        )
+        id_row = torch.tensor([ids], device=self.device)
+        types = torch.tensor([token_types], device=self.device)
+        positions = image_positions(types)
+        features = None
+        if pixels is not None:
+            features = self.model.get_image_features(pixels[None].to(self.device))
+        embeds = self.model.model.embed(id_row, types, features)
+        border = len(ids) if features is None else 1 + features.shape[1]
+        hidden = embeds
+        for start, end in ((0, border), (border, len(ids))):
+            if start == end:
+                continue
+            spans = vision_spans(types[:, start:end])
+            hidden = self.model.model.run_layers(
+                embeds[:, start:end], positions[:, start:end], spans, cache.prefill
+            )
+            cache.end_prefill_chunk(end - start)
+        cache.next_position = int(positions[0, -1]) + 1
+        return cache, self._logprobs(hidden[:, -1:])
+
+    @torch.inference_mode()
+    def decode(
+        self, tokens: Sequence[int], caches: Sequence[ItemCache], *, deterministic: bool
+    ) -> torch.Tensor:
+        """Log-probabilities [R, V] float32 of the next token of every row.
+
+        Args:
+            tokens: [R] last token of each row, item after item.
+            caches: of the items; the suffix rows of each are its rows, in order.
+            deterministic: pad R to whole blocks, so that no row's numbers depend on its company.
+        """
+        rows = len(tokens)
+        padding = -rows % self.block_rows if deterministic else 0
+        token_row = torch.tensor([*tokens, *[0] * padding], device=self.device)
+        positions = [cache.next_position for cache in caches for _ in range(cache.num_rows)]
+        position_row = torch.tensor([*positions, *[0] * padding], device=self.device)
+
+        def attend(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+            context = query.new_zeros(query.shape[0], 1, query.shape[1] * query.shape[3])
+            start = 0
+            for cache in caches:
+                end = start + cache.num_rows
+                own = slice(start, end)
+                context[own, 0] = cache.decode(module, query[own], key[own], value[own])
+                start = end
+            return context
+
+        hidden = self.model.model.run_layers(
+            self.model.model.embed_tokens(token_row[:, None]), position_row[:, None], [], attend
+        )
+        for cache in caches:
+            cache.end_step()
+        return self._logprobs(hidden)[:rows]
+
+    def _logprobs(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[R, 1, H] -> [R, V] float32, in nats."""
+        return self.model.lm_head(hidden)[:, 0].float().log_softmax(-1)
