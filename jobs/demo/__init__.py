@@ -1,1 +1,1 @@
-"""The embedded default job: drawn scenes with ground truth, and a tiny CogVLM that learned to describe them."""
+"""The embedded default job: drawn scenes with ground truth, and a tiny CogVLM that can describe them."""

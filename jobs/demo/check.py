@@ -1,7 +1,7 @@
 """Judges a candidate against its scene: true, false or unparsable; an answer right (true) or wrong (false).
 
-`jobs.demo.check:check` is the checker of this demo for sweeps. It reads texts with the patterns of words.py and
-needs no model, no picture and no fuzzy matching: what does not match a pattern is unparsable.
+`jobs.demo.check:check` is the checker of this demo for sweeps. It reads texts with the patterns of words.py;
+no model, no picture, no fuzzy matching: what does not match a pattern is unparsable.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MIN_FALSE_ELSEWHERE = 0.8
 class Verdict:
     """What a candidate is worth.
 
-    reason: empty when true; "vague" when its facts hold in more than a fifth of other scenes. num_facts: single
-    facts stated. content: equal for texts that say the same; () when unparsable.
+    reason: empty when true; "vague" when its facts hold in more than a fifth of other scenes. num_facts:
+    single facts stated. content: equal for texts that say the same; () when unparsable.
     """
 
     label: Label
@@ -40,8 +40,8 @@ def check(candidate_text: str, row: Mapping[str, object]) -> Verdict:
     """The verdict on a candidate of a row.
 
     Args:
-        row: `scene` (the ground truth as JSON) and `prompt`; a prompt that is a question about the scene makes
-            the candidate an answer, any other prompt a caption.
+        row: `scene` (the ground truth as JSON) and `prompt`; a prompt that is a question about the scene
+            makes the candidate an answer, any other prompt a caption.
 
     Raises:
         ValueError: row has no scene.

@@ -52,7 +52,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Relation:
-    """A shape that fits `first` stands in this relation (rows or columns differ) to another that fits `second`."""
+    """Some shape that fits `first` stands in this relation to another that fits `second`."""
 
     first: Mention
     relation: str
@@ -68,7 +68,7 @@ Facts = tuple[Fact, ...]
 
 
 def related(first: Shape, relation: str, second: Shape) -> bool:
-    """Whether first is above, below, left or right of second; being in the same row is neither above nor below."""
+    """Whether first is above, below, left or right of second: whether rows or columns differ that way."""
     return {
         "above": first.row < second.row,
         "below": first.row > second.row,

@@ -1,7 +1,7 @@
 """True texts about a scene: captions of many contents and wordings, and questions with short answers.
 
-Speaks only; reading texts back is check.py. A caption always names a shape with its colour, which is enough to
-be false of nearly every other scene.
+Speaks only; reading texts back is check.py. A caption always names a shape with its colour, which is enough
+to be false of nearly every other scene.
 """
 
 from __future__ import annotations
@@ -36,20 +36,19 @@ class Question:
 def caption(scene: Scene, rng: random.Random, *, language: Language = ENGLISH) -> Caption:
     """A random true caption.
 
-    One level of detail for the whole caption and, mostly, all shapes: a person's captions of one picture differ,
-    but not in every word, and neither should these (8 draws give about six different contents).
+    One level of detail for the whole caption and, mostly, all shapes: a person's captions of one picture
+    differ, but not in every word, and neither should these (8 draws give about six different contents).
     """
     properties = _detail(rng)
     number = len(scene.shapes) if rng.random() < 0.65 else 1 + int(rng.random() * len(scene.shapes))
     mentions = [_mention(shape, properties) for shape in draw_some(rng, scene.shapes, number)]
     form = rng.random()
     if form < 0.12 and (relation := _relation(scene, rng)):
-        sentences, facts = [_say_relation(relation, rng, language)], (relation,)
-        return _finish(sentences, facts, language)
+        return _finish([_say_relation(relation, rng, language)], (relation,), language)
     if form < 0.3 and "place" in properties:
         sentences = [_say_placed(mention, rng, language) for mention in mentions[:2]]
         return _finish(sentences, tuple(mentions[:2]), language)
-    facts = tuple(mentions)
+    facts: Facts = tuple(mentions)
     text = _join([say_mention(mention, rng, language) for mention in mentions], language)
     if form < 0.48:
         text = pick(rng, language.counted).format(count=language.counts[len(scene.shapes)], list=text)
@@ -102,6 +101,17 @@ def ask(scene: Scene, rng: random.Random, *, language: Language = ENGLISH) -> Qu
     of_kind = [question for question in everything if question.kind == kind]
     answer = pick(rng, tuple(dict.fromkeys(question.answer for question in of_kind)))
     return pick(rng, [question for question in of_kind if question.answer == answer])
+
+
+def ask_each(scene: Scene, rng: random.Random, *, language: Language = ENGLISH) -> tuple[Question, ...]:
+    """One question of every kind that the scene allows, chosen like in `ask`."""
+    everything = tuple(questions(scene, language=language))
+    chosen = []
+    for kind in dict.fromkeys(question.kind for question in everything):
+        of_kind = [question for question in everything if question.kind == kind]
+        answer = pick(rng, tuple(dict.fromkeys(question.answer for question in of_kind)))
+        chosen.append(pick(rng, [question for question in of_kind if question.answer == answer]))
+    return tuple(chosen)
 
 
 def _detail(rng: random.Random) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Training data: many scenes drawn once, with encoded texts, packed into rows of equal length.
 
-Arrays only; the model and the loop are train.py. Pictures take the way of a job: full size, then PIL's bicubic
-resize to the model's input.
+Arrays only; the model and the loop are train.py. Pictures take the way of a job: full size, then PIL's
+bicubic resize to the model's input.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ Ints = NDArray[np.int64]
 class Pool:
     """N scenes. Each has T texts, a text being prompt ids and answer ids behind one another.
 
-    images: [N, 42, 42, 3] uint8. cells: [N, 9, 5] uint8, the labels of each cell: shape, colour and size (0:
-    empty), place, texture. ids: all texts in a row, uint16. starts: [N * T + 1] int64 into ids. prompts: [N * T]
-    uint8, the length of each prompt. weights: [N * T] float32, of each text in the loss.
+    images: [N, 42, 42, 3] uint8. cells: [N, 9, 5] uint8, the labels of each cell: shape, colour and size
+    (0: empty), place, texture. ids: all texts in a row, uint16. starts: [N * T + 1] int64 into ids.
+    prompts: [N * T] uint8, the length of each prompt. weights: [N * T] float32, of each text in the loss.
     """
 
     images: NDArray[np.uint8]
@@ -52,7 +52,8 @@ class Pool:
     @property
     def num_shapes(self) -> NDArray[np.int64]:
         """[N], shapes in each scene."""
-        return (self.cells[:, :, 0] > 0).sum(axis=1)
+        counts: NDArray[np.int64] = (self.cells[:, :, 0] > 0).sum(axis=1)
+        return counts
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,9 +69,9 @@ class Pool:
 class Rows:
     """B scenes, each with as many of its texts as fit into W tokens.
 
-    segments: [B, W], 1, 2, ... for the texts, -1 for padding. positions: [B, W] rotary positions, 4, 5, ... in
-    each text. targets: [B, W], the next token where it belongs to an answer, else -1. weights: [B, W], summing to
-    each text's weight over its answer, so that one-word answers are not drowned by captions.
+    segments: [B, W], 1, 2, ... for the texts, -1 for padding. positions: [B, W] rotary positions, 4, 5, ...
+    in each text. targets: [B, W], the next token where it belongs to an answer, else -1. weights: [B, W],
+    summing to each text's weight over its answer, so that one-word answers are not drowned by captions.
     """
 
     images: NDArray[np.uint8]
@@ -165,7 +166,7 @@ def _piece(seeds: range) -> _Piece:
 
 
 def texts(seed: int) -> list[tuple[str, str, float]]:
-    """(prompt, answer, weight) of a training scene: 3 captions and 6 answers in English, 1 and 2 in Chinese."""
+    """(prompt, answer, weight) of a scene: 3 captions and 6 answers in English, 1 and 2 in Chinese."""
     truth, rng = scene(seed), random.Random(seed)
     found: list[tuple[str, str, float]] = []
     plan: tuple[tuple[Language, int, int], ...] = ((ENGLISH, 3, 6), (CHINESE, 1, 2))

@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape: keys of SHAPES, COLOURS, SIZES and PLACES, and its offset from the cell's middle in pixels."""
+    """Keys of SHAPES, COLOURS, SIZES and PLACES, and the offset from the cell's middle in pixels."""
 
     shape: str
     colour: str
@@ -125,7 +125,7 @@ def draw_some(rng: random.Random, options: Sequence[T], count: int) -> list[T]:
     return [options[index] for index in order[:count]]
 
 
-def scene(seed: int, difficulty: Difficulty = Difficulty()) -> Scene:  # noqa: B008 - frozen
+def scene(seed: int, difficulty: Difficulty = Difficulty()) -> Scene:
     """The scene of this seed: a pure function of its arguments."""
     rng = random.Random(seed)
     number = difficulty.min_shapes + int(rng.random() * (difficulty.max_shapes - difficulty.min_shapes + 1))

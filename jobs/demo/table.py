@@ -1,4 +1,7 @@
-"""Scenes as a Parquet table: `python -m jobs.demo.scenes OUT.parquet --num-scenes N --seed S [--language en|zh]`."""
+"""Scenes as a Parquet table; the command behind `python -m jobs.demo.scenes`.
+
+Example: `python -m jobs.demo.scenes OUT.parquet --num-scenes 1000 --seed 5000 --language zh`.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,9 @@ def scene_table(
     seed: int = 0,
     language: str = "en",
     num_texts: int = 5,
-    difficulty: Difficulty = Difficulty(),  # noqa: B008 - frozen
+    difficulty: Difficulty | None = None,
 ) -> pa.Table:
-    """One row per scene, for the seeds from `seed` on: picture, ground truth as JSON, captions, questions, answers.
+    """One row per scene for the seeds from `seed` on: picture, ground truth, captions, questions, answers.
 
     Raises:
         ValueError: an unknown language, or no scenes asked for.
@@ -46,7 +49,7 @@ def scene_table(
     words = LANGUAGES[language]
     rows = []
     for index in range(seed, seed + num_scenes):
-        truth = scene(index, difficulty)
+        truth = scene(index, difficulty or Difficulty())
         rng = random.Random(index)
         asked = [ask(truth, rng, language=words) for _ in range(num_texts)]
         rows.append(
@@ -74,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.demo.scenes",
         description="Draw scenes and write them as Parquet.",
-        epilog="Example: python -m jobs.demo.scenes scenes.parquet --num-scenes 1000 --seed 5000 --language zh",
+        epilog="Example: python -m jobs.demo.scenes scenes.parquet --num-scenes 999 --seed 5000",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("out", type=Path, help="Parquet file to write")

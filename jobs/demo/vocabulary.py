@@ -1,7 +1,7 @@
 """Re-creates the demo's tokenizer: `python -m jobs.demo.vocabulary`. Llama format, at most 1,024 pieces.
 
-Sentencepiece BPE with the 256 byte pieces (any text can be encoded), trained on what the grammar says and on the
-words of the prompt templates. pad and unk are 0, bos 1, eos 2. tokenizer.json holds the same for transformers.
+Sentencepiece BPE with the 256 byte pieces (any text can be encoded), trained on what the grammar says and on
+the words of the prompt templates. pad and unk are 0, bos 1, eos 2. tokenizer.json: the same for transformers.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ _CHINESE_WORDS = (
 def text(seeds: range = SEEDS) -> Iterator[str]:
     """Lines to train on, Chinese with boundaries between words."""
     rng = random.Random(0)
-    words = sorted(
-        {w for names in _CHINESE_WORDS for ws in names.values() for w in ws}, key=len, reverse=True
-    )
+    every = {word for names in _CHINESE_WORDS for words in names.values() for word in words}
+    words = sorted(every, key=lambda word: (-len(word), word))
     chinese = re.compile("|".join(map(re.escape, words)))
     for seed in seeds:
         truth = scene(seed)

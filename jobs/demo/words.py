@@ -1,6 +1,6 @@
 """The words and sentence patterns of English and Chinese, as data read in both directions.
 
-grammar.py fills the patterns in, check.py matches texts against the same patterns: what can be said can be read.
+grammar.py fills the patterns in, check.py matches texts against the same patterns: what is said can be read.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ Names = Mapping[str, tuple[str, ...]]  # key in scenes.py -> its words, the usua
 class Language:
     """One language of the grammar.
 
-    slots: the parts of a mention in order, each (name, pattern, required). joiners: between the items of a list,
-    the last one before the last item. Patterns of whole sentences: {list} is a list of mentions, {mention} a mention
-    without its place, {first} and {second} mentions, {count} such as "two shapes". questions: kind -> patterns.
+    slots: the parts of a mention in order, each (name, pattern, required). joiners: between the items of a
+    list, the last one before the last item. Patterns of whole sentences: {list} is a list of mentions,
+    {mention} a mention without its place, {first} and {second} mentions, {count} such as "two shapes".
+    questions: kind -> patterns.
     """
 
     name: str

@@ -1,0 +1,228 @@
+"""Measures the demo model on held-out scenes: `python -m jobs.demo.evaluate`, a few minutes.
+
+Writes the table into jobs/demo/README.md. Every figure is also measured with the image blanked and with the image
+of another scene, judged against the right one: a model that does not look would score the same there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from cogbatch.checkpoint.directory import prepare_model
+from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
+from cogbatch.model.processing_cogvlm import encode_prompt, preprocess_image
+from jobs.demo.check import Verdict, check_answer, check_caption
+from jobs.demo.grammar import Question, ask_each
+from jobs.demo.scenes import SIDE, Scene, draw, scene
+from jobs.demo.words import ENGLISH, LANGUAGES
+
+FIRST_SEED = 10_000  # held out: training starts at 2,000,000 (pool.py)
+README = Path(__file__).parent / "README.md"
+BEGIN, END = "<!-- figures: written by evaluate.py -->", "<!-- end of figures -->"
+CONDITIONS = ("image", "blanked", "swapped")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with half the width of its 95 % confidence interval (normal, over independent scenes)."""
+
+    value: float
+    margin: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Mean:
+        mean = sum(values) / len(values)
+        variance = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
+        return cls(mean, 1.96 * math.sqrt(variance / len(values)))
+
+    def percent(self) -> str:
+        return f"{100 * self.value:.1f} ± {100 * self.margin:.1f}"
+
+    def plain(self) -> str:
+        return f"{self.value:.2f} ± {self.margin:.2f}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question of scene number `index`."""
+
+    index: int
+    question: Question
+
+
+@dataclass(frozen=True)
+class Seer:
+    """The model with what surrounds it: texts for prompts about pixels [N, 3, px, px]."""
+
+    model: CogVLMForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+
+    def say(
+        self,
+        pixels: torch.Tensor,
+        prompt: str,
+        *,
+        num_candidates: int,
+        temperature: float | None,
+        max_new_tokens: int,
+        batch: int = 64,
+    ) -> list[list[str]]:
+        """num_candidates texts for each picture; temperature None is greedy."""
+        config = self.model.config
+        ids, types = encode_prompt(
+            self.tokenizer,
+            prompt,
+            bos_token_id=config.bos_token_id,
+            pad_token_id=config.pad_token_id,
+            num_image_tokens=config.vision_config.num_patches + 2,
+        )
+        sampling = (
+            {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature}
+        )
+        texts: list[list[str]] = []
+        for part in pixels.split(batch):
+            tokens = self.model.generate(
+                input_ids=torch.tensor([ids]).expand(len(part), -1),
+                token_type_ids=torch.tensor([types]).expand(len(part), -1),
+                attention_mask=torch.ones(len(part), len(ids), dtype=torch.long),
+                pixel_values=part,
+                num_return_sequences=num_candidates,
+                max_new_tokens=max_new_tokens,
+                top_k=0,
+                **sampling,
+            )
+            said = self.tokenizer.batch_decode(tokens[:, len(ids) :], skip_special_tokens=True)
+            texts += [said[i : i + num_candidates] for i in range(0, len(said), num_candidates)]
+        return texts
+
+
+def load(checkpoint: Path) -> Seer:
+    """The checkpoint as a job would load it: converted, its weights as shipped, computed in float32."""
+    prepared = prepare_model(str(checkpoint), tokenizer=str(checkpoint.parent / "tokenizer"), version="base")
+    model = CogVLMForCausalLM.from_pretrained(prepared.path, dtype=torch.float32).eval()
+    return Seer(model, AutoTokenizer.from_pretrained(checkpoint.parent / "tokenizer"))
+
+
+def pictures(scenes: Sequence[Scene], condition: str, *, image_size: int) -> torch.Tensor:
+    """[N, 3, px, px]: the scenes' own pictures, grey ones, or each the picture of the next scene."""
+    if condition == "blanked":
+        drawn = [Image.new("RGB", (SIDE, SIDE), (128, 128, 128))] * len(scenes)
+    else:
+        drawn = [draw(one) for one in (scenes if condition == "image" else [*scenes[1:], scenes[0]])]
+    return torch.stack([preprocess_image(image, image_size) for image in drawn])
+
+
+def answer_all(seer: Seer, pixels: torch.Tensor, asked: Sequence[Asked]) -> list[bool]:
+    """Whether each question is answered right, greedily."""
+    right = [False] * len(asked)
+    by_text: dict[str, list[int]] = {}
+    for number, one in enumerate(asked):
+        by_text.setdefault(one.question.text, []).append(number)
+    for text, numbers in by_text.items():
+        seen = pixels[[asked[number].index for number in numbers]]
+        said = seer.say(seen, text, num_candidates=1, temperature=None, max_new_tokens=8)
+        for number, (answer,) in zip(numbers, said, strict=True):
+            right[number] = check_answer(answer, asked[number].question.answer).label == "true"
+    return right
+
+
+def best_constant(asked: Sequence[Asked]) -> list[bool]:
+    """Whether each question's answer is the commonest one of its kind here: what guessing well would give."""
+    answers: dict[str, list[str]] = {}
+    for one in asked:
+        answers.setdefault(one.question.kind, []).append(one.question.answer)
+    best = {kind: max(sorted(set(given)), key=given.count) for kind, given in answers.items()}
+    return [one.question.answer == best[one.question.kind] for one in asked]
+
+
+def captions(
+    seer: Seer, pixels: torch.Tensor, scenes: Sequence[Scene], prompt: str, *, temperature: float
+) -> list[list[Verdict]]:
+    """The verdicts on 8 sampled captions of each scene."""
+    said = seer.say(pixels, prompt, num_candidates=8, temperature=temperature, max_new_tokens=64)
+    return [[check_caption(text, truth) for text in texts] for texts, truth in zip(said, scenes, strict=True)]
+
+
+def _per_scene(asked: Sequence[Asked], right: Sequence[bool]) -> Mean:
+    by_scene: dict[int, list[bool]] = {}
+    for one, good in zip(asked, right, strict=True):
+        by_scene.setdefault(one.index, []).append(good)
+    return Mean.of([sum(goods) / len(goods) for goods in by_scene.values()])
+
+
+def _share(verdicts: list[list[Verdict]], wanted: Callable[[Verdict], bool]) -> Mean:
+    return Mean.of([sum(map(wanted, of_one)) / len(of_one) for of_one in verdicts])
+
+
+def _distinct(verdicts: list[list[Verdict]]) -> Mean:
+    return Mean.of([len({v.content for v in of_one if v.label == "true"}) for of_one in verdicts])
+
+
+def table(seer: Seer, *, num_scenes: int, seed: int = 0) -> Iterator[str]:
+    """The lines of the report, in Markdown."""
+    torch.manual_seed(seed)
+    scenes = [scene(FIRST_SEED + index) for index in range(num_scenes)]
+    size = seer.model.config.vision_config.image_size
+    pixels = {condition: pictures(scenes, condition, image_size=size) for condition in CONDITIONS}
+    rng = random.Random(seed)
+    asked = [Asked(i, question) for i, one in enumerate(scenes) for question in ask_each(one, rng)]
+    yield f"Measured on {num_scenes} held-out scenes; ± is half a 95 % confidence interval over scenes."
+    yield ""
+    yield from _answer_lines(asked, {name: answer_all(seer, seen, asked) for name, seen in pixels.items()})
+    yield ""
+    yield "| captions, 8 a scene | true, % | false, % | unparsable, % | facts in a true one | distinct true |"
+    yield "|---|---|---|---|---|---|"
+    settings = [("image", "en", t) for t in (0.7, 0.8, 1.0)]
+    settings += [("blanked", "en", 0.7), ("swapped", "en", 0.7), ("image", "zh", 0.7)]
+    for condition, language, temperature in settings:
+        prompt = LANGUAGES[language].prompts[0]
+        verdicts = captions(seer, pixels[condition], scenes, prompt, temperature=temperature)
+        facts = [v.num_facts for of_one in verdicts for v in of_one if v.label == "true"] or [0]
+        shares = [
+            _share(verdicts, lambda v, w=label: v.label == w) for label in ("true", "false", "unparsable")
+        ]
+        name = f"{condition}, temperature {temperature}" + ("" if language == ENGLISH.name else ", Chinese")
+        cells = [*(share.percent() for share in shares), Mean.of(facts).plain(), _distinct(verdicts).plain()]
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+def _answer_lines(asked: Sequence[Asked], right: Mapping[str, Sequence[bool]]) -> Iterator[str]:
+    columns = {**right, "constant": best_constant(asked)}
+    yield "| short answers right, % | questions | with the image | blanked | swapped | best constant answer |"
+    yield "|---|---|---|---|---|---|"
+    cells = " | ".join(_per_scene(asked, column).percent() for column in columns.values())
+    yield f"| **all** | {len(asked)} | {cells} |"
+    for kind in ENGLISH.questions:
+        chosen = [number for number, one in enumerate(asked) if one.question.kind == kind]
+        means = [Mean.of([column[number] for number in chosen]) for column in columns.values()]
+        yield f"| {kind} | {len(chosen)} | {' | '.join(mean.percent() for mean in means)} |"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.demo.evaluate", description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=Path(__file__).parent / "checkpoint")
+    parser.add_argument("--num-scenes", type=int, default=500)
+    parser.add_argument("--no-write", action="store_true", help="print only, leave README.md alone")
+    given = parser.parse_args()
+    lines = []
+    for line in table(load(given.checkpoint), num_scenes=given.num_scenes):
+        print(line, flush=True)
+        lines.append(line)
+    if not given.no_write:
+        text = README.read_text()
+        before, after = text.split(BEGIN)[0], text.split(END)[1]
+        README.write_text(before + "\n".join([BEGIN, *lines, END]) + after)
+
+
+if __name__ == "__main__":
+    main()
