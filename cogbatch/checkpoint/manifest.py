@@ -18,6 +18,7 @@ from cogbatch.checkpoint.names import is_rotary, vision_config
 from cogbatch.checkpoint.safetensors_writer import INDEX, TensorDigest, raw_bytes
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig, CogVLMVisionConfig
+from cogbatch.model.directory import read_config
 
 MANIFEST = "cogbatch_manifest.json"
 
@@ -94,17 +95,6 @@ def weight_files(model_dir: Path) -> tuple[Path, ...]:
 def tokenizer_files(folder: Path | None) -> tuple[Path, ...]:
     """The tokenizer files in folder that exist, in a fixed order."""
     return () if folder is None else tuple(folder / n for n in TOKENIZER_FILES if (folder / n).is_file())
-
-
-def read_config(model_dir: Path) -> CogVLMConfig:
-    """config.json as our class reads it. Raises CheckpointError: missing or unreadable."""
-    file = model_dir / "config.json"
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        config: CogVLMConfig = CogVLMConfig.from_dict(values)
-    except (OSError, ValueError, TypeError, AttributeError) as err:
-        raise CheckpointError(f"{file}: not a CogVLM configuration ({err}); copy it again") from err
-    return config
 
 
 def read_manifest(model_dir: Path) -> dict[str, Any] | None:

@@ -56,9 +56,13 @@ class SatFiles:
     weights: tuple[Path, ...]
 
     @property
+    def config_file(self) -> Path:
+        return self.path / "model_config.json"
+
+    @property
     def all(self) -> tuple[Path, ...]:
         """Every file that a conversion reads."""
-        return (self.path / "model_config.json", *self.weights)
+        return (self.config_file, *self.weights)
 
 
 def find_sat_files(sat_dir: Path, *, iteration: int | str | None = None) -> SatFiles:

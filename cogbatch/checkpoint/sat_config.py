@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from cogbatch.checkpoint.names import CONV, vision_config
@@ -22,8 +23,10 @@ _ROPE_THETA = {1: 10_000.0, 2: 500_000.0}
 _POSITIONS = {1: 2048, 2: 8192}
 
 
-def template_version(version: str | None, config: Mapping[str, Any]) -> str:
+def template_version(version: str | None, config: Mapping[str, Any], *, where: Path) -> str:
     """config.json's template name for SAT's name, which defaults to the checkpoint's text_processor_version.
+
+    where: the file that config was read from, for errors.
 
     Raises:
         ValueError: version is not one of SAT's names.
@@ -36,22 +39,23 @@ def template_version(version: str | None, config: Mapping[str, Any]) -> str:
         return TEMPLATES[version]
     stored = config.get("text_processor_version")
     if stored is None:
-        raise CheckpointError(
-            f"model_config.json has no text_processor_version; pass --version, one of {names}"
-        )
+        raise CheckpointError(f"{where} has no text_processor_version; pass --version, one of {names}")
     if stored not in TEMPLATES:
         raise CheckpointError(
-            f"model_config.json: text_processor_version {stored!r} is unknown; pass --version, one of {names}"
+            f"{where}: text_processor_version {stored!r} is unknown; pass --version, one of {names}"
         )
     return TEMPLATES[stored]
 
 
-def from_sat(config: Mapping[str, Any], *, keys: Collection[str], template: str = "chat") -> CogVLMConfig:
+def from_sat(
+    config: Mapping[str, Any], *, keys: Collection[str], where: Path, template: str = "chat"
+) -> CogVLMConfig:
     """CogVLMConfig of a SAT checkpoint.
 
     Args:
         config: model_config.json. Keys that SAT leaves out when they have their default may be absent.
         keys: tensor names in the file; they must agree with the class on v1 or v2.
+        where: the file that config was read from, for errors.
         template: config.json's template name.
 
     Raises:
@@ -61,16 +65,12 @@ def from_sat(config: Mapping[str, Any], *, keys: Collection[str], template: str 
     eva = config.get("eva_args", {})
     missing += [f"eva_args.{name}" for name in _REQUIRED_EVA if "eva_args" in config and name not in eva]
     if missing:
-        raise CheckpointError(
-            f"model_config.json lacks {', '.join(missing)}; restore it from the training run"
-        )
-    generation = _generation(str(config["model_class"]), has_conv=CONV in keys)
+        raise CheckpointError(f"{where} lacks {', '.join(missing)}; restore it from the training run")
+    generation = _generation(str(config["model_class"]), has_conv=CONV in keys, where=where)
     two = generation == 2
-    image_size, patch_size = _image_size(eva["image_size"]), eva.get("patch_size", 14)
+    image_size, patch_size = _image_size(eva["image_size"], where), eva.get("patch_size", 14)
     if config.get("layernorm_order", "pre") != "pre":
-        raise CheckpointError(
-            f"model_config.json: layernorm_order is {config['layernorm_order']!r}, expected 'pre'"
-        )
+        raise CheckpointError(f"{where}: layernorm_order is {config['layernorm_order']!r}, expected 'pre'")
     vision = CogVLMVisionConfig(
         hidden_size=eva["hidden_size"],
         image_size=image_size,
@@ -85,7 +85,7 @@ def from_sat(config: Mapping[str, Any], *, keys: Collection[str], template: str 
     )
     if config.get("image_length", vision.num_patches) != vision.num_patches:
         raise CheckpointError(
-            f"model_config.json: image_length is {config['image_length']}, but eva_args image_size "
+            f"{where}: image_length is {config['image_length']}, but eva_args image_size "
             f"{image_size} and patch_size {patch_size} make {vision.num_patches} tokens"
         )
     layers = config["num_layers"]
@@ -174,30 +174,30 @@ def to_sat(config: CogVLMConfig) -> dict[str, Any]:
     }
 
 
-def _generation(model_class: str, *, has_conv: bool) -> int:
+def _generation(model_class: str, *, has_conv: bool, where: Path) -> int:
     """1 or 2, from the class, which the file must confirm."""
     match = _CLASS.fullmatch(model_class)
     if match is None:
         kind = next((k for k in ("CogAgent", "Video") if k.lower() in model_class.lower()), "unknown class")
         raise CheckpointError(
-            f"model_config.json: model_class {model_class!r} ({kind}) is not supported; only CogVLM v1 "
+            f"{where}: model_class {model_class!r} ({kind}) is not supported; only CogVLM v1 "
             "and v2 are (CogVLMModel, CogVLM2Model and their FineTuneTrain and FineTuneTest classes)"
         )
     generation = 2 if match["two"] else 1
     if has_conv != (generation == 2):
         raise CheckpointError(
-            f"model_config.json: model_class {model_class!r} is CogVLM v{generation}, but the weights "
+            f"{where}: model_class {model_class!r} is CogVLM v{generation}, but the weights "
             f"{'have' if has_conv else 'lack'} {CONV!r}, which only v2 has; do the two files belong together?"
         )
     return generation
 
 
-def _image_size(value: object) -> int:
+def _image_size(value: object, where: Path) -> int:
     sides = value if isinstance(value, list) and value else [value]
     side = sides[0]
     if not isinstance(side, int) or side <= 0 or any(other != side for other in sides):
         raise CheckpointError(
-            f"model_config.json: eva_args.image_size is {value}, expected a square such as [490, 490]"
+            f"{where}: eva_args.image_size is {value}, expected a square such as [490, 490]"
         )
     return side
 

@@ -1,0 +1,157 @@
+"""From whatever a job names as its model (SAT directory, model directory, hub id) to a model directory."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cogbatch
+from cogbatch.checkpoint.convert import convert
+from cogbatch.checkpoint.hashing import cache_root, file_sha256
+from cogbatch.checkpoint.hub import local_directory
+from cogbatch.checkpoint.layout import code_sha256
+from cogbatch.checkpoint.manifest import (
+    TOKENIZER_FILES,
+    check_files,
+    model_fingerprint,
+    read_manifest,
+    tokenizer_files,
+)
+from cogbatch.checkpoint.sat import find_sat_files
+from cogbatch.checkpoint.sat_config import TEMPLATES, template_version
+from cogbatch.checkpoint.staging import remove_leftovers
+from cogbatch.checkpoint.tokenizer import check_tokenizer
+from cogbatch.errors import CheckpointError
+from cogbatch.model.directory import read_config
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A model directory that is ready to load.
+
+    path: the model directory. tokenizer_path: where to load the tokenizer from, path itself or another
+    directory; None without one. fingerprint: of model and tokenizer together. template_version: config.json's
+    name (chat, vqa, base, inst) of the template to use.
+    """
+
+    path: Path
+    fingerprint: str
+    template_version: str
+    tokenizer_path: Path | None
+
+    @property
+    def has_tokenizer(self) -> bool:
+        return self.tokenizer_path is not None
+
+
+def classify(path: str | Path) -> Literal["sat", "hf"]:
+    """Which kind of model directory path is. Raises CheckpointError: it is neither, or does not exist."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise CheckpointError(f"{path}: no such directory; expected a SAT checkpoint or a Hugging Face model")
+    if (folder / "model_config.json").is_file() or any(folder.glob("*/mp_rank_*_model_states.pt")):
+        return "sat"
+    if any(folder.glob("mp_rank_*_model_states.pt")):
+        raise CheckpointError(f"{path}: an iteration folder of a SAT checkpoint; give the folder above it")
+    if (folder / "config.json").is_file():
+        return "hf"
+    names = sorted(entry.name for entry in folder.iterdir())
+    found = (", ".join(names[:5]) + (", ..." if len(names) > 5 else "")) or "an empty directory"
+    raise CheckpointError(
+        f"{path}: neither a SAT checkpoint (expected model_config.json) nor a Hugging Face model "
+        f"(expected config.json), found {found}; check the path"
+    )
+
+
+def prepare_model(
+    checkpoint: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    version: str | None = None,
+    cache_dir: str | Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PreparedModel:
+    """A model directory for any checkpoint: SAT is converted once into a cache, others are used as they are.
+
+    Args:
+        checkpoint: SAT directory, model directory, or hub id.
+        tokenizer: directory or hub id; None takes the model directory's own. One that is given is used, also
+            where the directory has its own.
+        version: SAT's template name; None takes what the checkpoint says.
+        cache_dir: None means $COGBATCH_CACHE/models, else ~/.cache/cogbatch/models.
+        on_progress: of a conversion: (bytes written, bytes in total).
+
+    Raises:
+        ValueError: unknown version.
+        CheckpointError: whatever is wrong with checkpoint or tokenizer, in one line.
+    """
+    folder = local_directory(checkpoint)
+    tokenizer_dir = None if tokenizer is None else local_directory(tokenizer, allow_patterns=TOKENIZER_FILES)
+    if classify(folder) == "sat":
+        cache = cache_root() / "models" if cache_dir is None else Path(cache_dir).expanduser()
+        # The directory's own template is already `version`.
+        folder = _converted(folder, tokenizer_dir, version=version, cache=cache, on_progress=on_progress)
+        return _as_it_is(folder, tokenizer_dir=None, version=None)
+    return _as_it_is(folder, tokenizer_dir=tokenizer_dir, version=version)
+
+
+def _as_it_is(folder: Path, *, tokenizer_dir: Path | None, version: str | None) -> PreparedModel:
+    config = read_config(folder)
+    template = config.template_version if version is None else template_version(version, {}, where=folder)
+    if template not in TEMPLATES.values():
+        raise CheckpointError(f"{folder}: template_version {template!r} is unknown; pass a version")
+    if damaged := check_files(folder):
+        raise CheckpointError(
+            f"{folder}: {', '.join(damaged[:5])} differ from the manifest; convert again, or delete "
+            "cogbatch_manifest.json if the change is meant"
+        )
+    own = tokenizer_dir or (folder if tokenizer_files(folder) else None)
+    if tokenizer_dir is not None:
+        check_tokenizer(tokenizer_dir, config)
+    manifest = read_manifest(folder)
+    if manifest is not None and tokenizer_dir is None:
+        fingerprint = str(manifest["fingerprint"])
+    else:
+        fingerprint = model_fingerprint(folder, tokenizer_dir=own)
+    return PreparedModel(folder, fingerprint, template, own)
+
+
+def _converted(
+    sat_dir: Path,
+    tokenizer_dir: Path | None,
+    *,
+    version: str | None,
+    cache: Path,
+    on_progress: Callable[[int, int], None] | None,
+) -> Path:
+    """The cached conversion. Two processes that want the same one convert once; the second waits."""
+    files = find_sat_files(sat_dir)
+    identity = {
+        "source": {file.relative_to(sat_dir).as_posix(): file_sha256(file) for file in files.all},
+        "tokenizer": {file.name: file_sha256(file) for file in tokenizer_files(tokenizer_dir)},
+        "version": version,
+        "options": {"dtype": None, "inv_freq": "recompute"},
+        "converter": [cogbatch.__version__, code_sha256()],
+    }
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    target = cache / key[:32]
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache / f"{target.name}.lock"):
+        if not target.is_dir():
+            remove_leftovers(target)
+            convert(sat_dir, target, tokenizer=tokenizer_dir, version=version, on_progress=on_progress)
+    return target
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    with file.open("w") as stream:
+        # Released by the system when the process dies, so a killed conversion blocks nobody.
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
