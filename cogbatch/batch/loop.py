@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol, cast
 
 from cogbatch.dataset.rows import Row
 from cogbatch.types import GenerationParams, GenerationRequest, RequestOutput
@@ -30,10 +30,16 @@ class StoppedError(Exception):
 
 @dataclass(eq=False)
 class _Ticket:
-    """One shard in the loop: its rows, and where its results go. A count ends them, an exception fails them."""
+    """One shard in the loop: its rows and its results, ended by their count or by an exception."""
 
     rows: Iterator[Row]
     results: queue.SimpleQueue[Result | int | Exception] = field(default_factory=queue.SimpleQueue)
+
+
+class _Tag(NamedTuple):
+    ticket: _Ticket
+    position: int
+    row: Row
 
 
 class EngineLoop:
@@ -87,8 +93,8 @@ class EngineLoop:
     def _run(self) -> None:
         try:
             for output in self._engine.generate(self._requests(), self._params):
-                ticket, position, row = output.tag  # type: ignore[misc]
-                ticket.results.put((position, row, output))
+                tag = cast(_Tag, output.tag)
+                tag.ticket.results.put((tag.position, tag.row, output))
             raise RuntimeError("the engine ended its loop by itself")
         except Exception as err:
             self._on_crash(err)
@@ -101,10 +107,10 @@ class EngineLoop:
                 for position, row in enumerate(ticket.rows):
                     count += 1
                     if row.error is None:
-                        tag = (ticket, position, row)
+                        tag = _Tag(ticket, position, row)
                         yield GenerationRequest(id=row.id, image=row.image, prompt=row.prompt, tag=tag)
                     else:
-                        output = RequestOutput(id=row.id, error=row.error, prompt=row.prompt)
+                        output = RequestOutput(id=row.id, error=row.error)
                         ticket.results.put((position, row, output))
                     if self._stopped.is_set():
                         break

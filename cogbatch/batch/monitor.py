@@ -7,14 +7,12 @@ the parts on disk do not say better.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from cogbatch.batch.tally import Tally
 from cogbatch.dataset.run_directory import RunDirectory
-
-MAX_KINDS = 1_000  # distinct kinds of error remembered; a hostile dataset must not fill the driver's memory
 
 
 class WorkerId(NamedTuple):
@@ -22,47 +20,6 @@ class WorkerId(NamedTuple):
 
     node_id: str
     pid: int
-
-
-class Kind(NamedTuple):
-    """What errors are counted by."""
-
-    stage: str
-    type: str
-
-
-@dataclass
-class Tally:
-    """Counts of finished rows. kinds: error rows by kind; examples: one message for each kind."""
-
-    rows: int = 0
-    errors: int = 0
-    candidates: int = 0
-    kinds: Counter[Kind] = field(default_factory=Counter)
-    examples: dict[Kind, str] = field(default_factory=dict)
-
-    def add_error(self, kind: Kind, message: str) -> None:
-        """Counts one error row (its row is counted by the caller)."""
-        self.errors += 1
-        if kind in self.kinds or len(self.kinds) < MAX_KINDS:
-            self.kinds[kind] += 1
-            self.examples.setdefault(kind, message)
-
-    def add(self, other: Tally) -> None:
-        """Adds the counts of other to this one."""
-        self.rows += other.rows
-        self.errors += other.errors
-        self.candidates += other.candidates
-        self.kinds.update(other.kinds)
-        for kind, message in other.examples.items():
-            self.examples.setdefault(kind, message)
-
-    def commonest(self, count: int = 3) -> list[str]:
-        """The commonest errors, one phrase each: count, stage/type, one message."""
-        return [
-            f"{number} x {kind.stage}/{kind.type}: {self.examples.get(kind, '')}"
-            for kind, number in self.kinds.most_common(count)
-        ]
 
 
 @dataclass(frozen=True)
@@ -103,7 +60,7 @@ class Monitor:
         self._stopping = False
 
     def begin(self, worker: WorkerId, shard: str, handle: list[Any]) -> None:
-        """A worker took a shard. handle: its own actor handle in a list, which keeps Ray from resolving it."""
+        """A worker took a shard. handle: its own actor handle, in a list as Ray wants it."""
         state = self._workers.setdefault(worker, _Worker(handle[0], self._clock()))
         state.heard = self._clock()
         state.held.add(shard)

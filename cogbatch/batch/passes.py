@@ -17,8 +17,9 @@ from typing import Any
 import ray
 import ray.data
 
+from cogbatch.batch.backend import OpenEngine, WorkerPlan
 from cogbatch.batch.spec import ClusterSpec
-from cogbatch.batch.worker import OpenEngine, ShardWorker, WorkerPlan
+from cogbatch.batch.worker import ShardWorker
 from cogbatch.dataset.shards import Shard
 
 
@@ -68,7 +69,7 @@ def run_pass(
             max_restarts=-1,
             max_task_retries=0 if plan.isolated else 1,
         )
-        return Counter(row["status"] for row in results.iter_rows())
+    return Counter(row["status"] for row in results.iter_rows())
 
 
 def _quiet_context() -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Progress of a job for a person: a live line on a terminal, plain lines elsewhere. On stderr, never stdout."""
+"""Progress of a job for a person: a live line on a terminal, plain lines elsewhere. Never on stdout."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class RichProgress:
 
 
 def open_progress(stream: TextIO | None = None) -> Progress:
-    """Progress on a copy of the stream's file (default stderr), which stays the user's while Ray's is redirected."""
+    """Progress on a copy of stderr (or stream), which stays the user's while Ray's is redirected."""
     stream = sys.stderr if stream is None else stream
     try:
         own = os.fdopen(os.dup(stream.fileno()), "w", buffering=1, encoding="utf-8", errors="replace")

@@ -11,57 +11,27 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import ray
 
-from cogbatch.batch.loop import EngineLike, EngineLoop, StoppedError
-from cogbatch.batch.monitor import Kind, Tally, WorkerId
+from cogbatch.batch.backend import OpenEngine, WorkerPlan
+from cogbatch.batch.loop import EngineLoop, StoppedError
+from cogbatch.batch.monitor import WorkerId
 from cogbatch.batch.stall import StallTimer
-from cogbatch.dataset.dataset import Dataset
+from cogbatch.batch.tally import Kind, Tally
 from cogbatch.dataset.parts import write_part
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.schema import record, rows_to_table
 from cogbatch.dataset.shards import Shard
 from cogbatch.errors import RunDirectoryError
-from cogbatch.types import GenerationParams, RequestOutput
+from cogbatch.types import RequestOutput
 
 BEAT_EVERY_S = 0.5
 LOAD_FACTOR = 6  # loading may take this many stall timeouts
 REFUSED_PAUSE_S = 2.0  # a worker that refuses would otherwise take all shards from those that work
-
-
-@dataclass(frozen=True)
-class WorkerPlan:
-    """All that a worker is told; a plain value that travels.
-
-    Args:
-        dtype: of the weights as loaded. device: "auto" or "cpu". num_threads: torch threads.
-        isolated: the shards are single items, one at a time, written to staging instead of parts/.
-        probe: token that each worker writes under the run directory before it loads anything.
-    """
-
-    run_path: str
-    dataset: Dataset
-    model_path: str
-    tokenizer_path: str | None
-    template_version: str
-    model_fingerprint: str
-    job_fingerprint: str
-    params: GenerationParams
-    dtype: str
-    device: str
-    num_threads: int
-    stall_timeout_s: float
-    probe: str
-    isolated: bool = False
-
-
-OpenEngine = Callable[[WorkerPlan, Callable[[int], None]], EngineLike]
-"""(plan, on_progress) -> engine with proven weights. Raises CogbatchError when they cannot be proven."""
 
 
 class ShardWorker:
@@ -126,7 +96,7 @@ class ShardWorker:
         results = loop.run(plan.dataset.read(shard), on_output=count)
         if len(results) != shard.num_rows:
             raise RuntimeError(f"{shard.part_name}: read {len(results)} rows, expected {shard.num_rows}")
-        prints = {"model_fingerprint": plan.model_fingerprint, "job_fingerprint": plan.job_fingerprint}
+        prints = {"model_fingerprint": plan.model.fingerprint, "job_fingerprint": plan.job_fingerprint}
         records = [record(row, output, **prints) for _, row, output in results]
         write_part(folder, shard.part_name, rows_to_table(records, carried=plan.dataset.carried))
         return tally
@@ -150,10 +120,10 @@ class ShardWorker:
         run.write_probe(plan.probe, name)
         if not ray.get(self._monitor.sees_probe.remote(run, name, plan.probe)):
             raise RunDirectoryError(
-                f"{run.path} is another folder here than at the driver: use a shared file system for output.path"
+                f"{run.path} is another folder at the driver: use a shared file system for output.path"
             )
         run.logs.mkdir(exist_ok=True)
-        self._stall = StallTimer(plan.stall_timeout_s, log=(run.logs / f"stalled-{name}.log").open("w"))
+        self._stall = StallTimer(plan.stall_timeout_s, log=(run.logs / f"worker-{name}.log").open("w"))
         self._stall.arm(factor=LOAD_FACTOR)
         try:
             engine = self._open_engine(plan, self._on_progress)
@@ -178,7 +148,7 @@ class ShardWorker:
                     self._loop.stop()
 
     def _crash(self, err: Exception) -> None:
-        """Ends the process: Ray starts a fresh one, while a call that raises would be retried on a dead engine."""
+        """Ends the process: Ray starts a fresh one; a raising call would be retried on a dead engine."""
         message = f"the engine failed: {type(err).__name__}: {' '.join(str(err).split())}"
         try:
             ray.get(self._monitor.crash.remote(self._id, message), timeout=10)
@@ -202,5 +172,6 @@ class _RefusedError(Exception):
 def _count(tally: Tally, output: RequestOutput) -> None:
     tally.rows += 1
     tally.candidates += len(output.candidates)
+    tally.tokens += sum(candidate.num_tokens for candidate in output.candidates)
     if output.error is not None:
         tally.add_error(Kind(output.error.stage, output.error.type), output.error.message)

@@ -1,0 +1,223 @@
+"""Passes until no shard is missing. Decides what to try again, what to take apart, and when to stop.
+
+State: how often each shard failed in this run. Everything else is on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cogbatch.batch.backend import OpenEngine, WorkerPlan
+from cogbatch.batch.monitor import Monitor, Snapshot
+from cogbatch.batch.passes import run_pass
+from cogbatch.batch.progress import Progress, Status
+from cogbatch.batch.spec import JobSpec
+from cogbatch.batch.tally import Kind, Tally, over_rate, too_many_errors
+from cogbatch.dataset.parts import write_part
+from cogbatch.dataset.rows import Row, make_id
+from cogbatch.dataset.run_directory import RunDirectory
+from cogbatch.dataset.schema import record, rows_to_table
+from cogbatch.dataset.shards import Shard
+from cogbatch.errors import JobError
+from cogbatch.types import RequestError, RequestOutput
+
+POLL_S = 1.0
+STOP_WAIT_S = 60.0
+BARREN_PASSES = 3  # passes in a row in which nothing was finished and nothing was learned
+SILENT_GRACE_S = 60.0  # a worker's own stall timer comes first
+
+
+class Driver:
+    """Runs the missing shards of one job on the Ray that this process is connected to.
+
+    Args:
+        before: counts of the parts that earlier runs left.
+        rows_total: rows of the job.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        spec: JobSpec,
+        plan: WorkerPlan,
+        *,
+        open_engine: OpenEngine,
+        progress: Progress,
+        before: Tally,
+        rows_total: int,
+    ) -> None:
+        self._run, self._spec, self._plan = run, spec, plan
+        self._open_engine, self._progress = open_engine, progress
+        self._before, self._rows_total = before, rows_total
+        self._attempts: Counter[str] = Counter()
+        self._reasons: dict[str, str] = {}
+        self._blamed = Tally()
+        self._refusals: Mapping[str, str] = {}
+        self._failures: list[str] = []
+        self._seen = Snapshot(Tally(), tokens=0, workers=0)
+        self._began = time.monotonic()
+        here = ray.get_runtime_context().get_node_id()
+        self._monitor: Any = (
+            ray.remote(Monitor)
+            .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False))
+            .remote()
+        )
+
+    def finish(self, shards: Sequence[Shard]) -> Status:
+        """Blocks until every shard has its part; returns the last status.
+
+        Raises JobError: too many errors, no node is left, or nothing moves any more.
+        """
+        barren = 0
+        try:
+            while missing := self._run.missing(shards):
+                known = self._knowledge(len(missing))
+                self._one_round(missing)
+                missing = self._run.missing(missing)
+                barren = 0 if self._knowledge(len(missing)) != known else barren + 1
+                if missing:
+                    self._give_up_if_hopeless(len(missing), barren)
+            return self._look()
+        finally:
+            with contextlib.suppress(Exception):  # Ray may be gone, which is then the error to show
+                ray.kill(self._monitor)
+
+    def _one_round(self, missing: Sequence[Shard]) -> None:
+        limit = self._spec.errors.shard_attempts
+        whole = [shard for shard in missing if self._attempts[shard.part_name] < limit]
+        if whole:
+            self._pass(dict.fromkeys(whole, self._run.parts), self._plan)
+            return
+        owners = {item: shard for shard in missing for item in self._run.missing_staged(shard)}
+        tried = {item: self._run.staging(owner) for item, owner in owners.items()}
+        for item, folder in tried.items():
+            if self._attempts[_item_key(item)] >= limit:
+                self._blame(item, folder)
+        left = {item: folder for item, folder in tried.items() if self._attempts[_item_key(item)] < limit}
+        if left:
+            self._pass(left, replace(self._plan, isolated=True))
+        for shard in missing:
+            if not self._run.missing_staged(shard):
+                self._run.commit_staged(shard)
+
+    def _pass(self, shards: Mapping[Shard, Path], plan: WorkerPlan) -> None:
+        """One pass in a thread of its own, watched from this one."""
+
+        def work() -> None:
+            try:
+                run_pass(
+                    shards,
+                    plan,
+                    open_engine=self._open_engine,
+                    monitor=self._monitor,
+                    cluster=self._spec.cluster,
+                    avoid_nodes=self._refusals,
+                )
+            except Exception as err:  # Ray gave up on this pass; the parts say what it achieved
+                self._failures.append(f"{type(err).__name__}: {' '.join(str(err).split())[:500]}")
+
+        thread = threading.Thread(target=work, name="pass", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(POLL_S)
+            self._progress.update(self._look())
+            for handle in ray.get(self._monitor.silent.remote(self._plan.stall_timeout_s + SILENT_GRACE_S)):
+                ray.kill(handle, no_restart=False)
+            self._stop_if_too_many_errors(thread)
+        living = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        for name, messages in ray.get(self._monitor.close_pass.remote(living)).items():
+            key = f"item {name}" if plan.isolated else name
+            self._attempts[key] += len(messages)
+            self._reasons[key] = messages[-1]
+
+    def _look(self) -> Status:
+        """The status now, from the monitor."""
+        seen: Snapshot = ray.get(self._monitor.snapshot.remote())
+        if set(seen.refusals) != set(self._refusals):
+            for line in set(seen.refusals.values()) - set(self._refusals.values()):
+                self._progress.say(f"a node is left out: {line}")
+        self._seen, self._refusals = seen, seen.refusals
+        counts = self._counts()
+        return Status(
+            rows=counts.rows,
+            rows_total=self._rows_total,
+            rows_before=self._before.rows,
+            errors=counts.errors,
+            tokens=seen.tokens,
+            workers=seen.workers,
+            seconds=time.monotonic() - self._began,
+        )
+
+    def _counts(self) -> Tally:
+        """Rows of all runs: parts from before, what workers report, and items blamed here."""
+        counts = Tally()
+        for tally in (self._before, self._seen.tally, self._blamed):
+            counts.add(tally)
+        return counts
+
+    def _knowledge(self, missing: int) -> tuple[int, ...]:
+        """Changes whenever a round achieved or learned anything."""
+        return missing, self._look().rows, self._attempts.total(), len(self._refusals)
+
+    def _stop_if_too_many_errors(self, working: threading.Thread) -> None:
+        counts = self._counts()
+        if not over_rate(counts, self._spec.errors.max_error_rate):
+            return
+        ray.get(self._monitor.stop.remote())
+        working.join(STOP_WAIT_S)
+        raise too_many_errors(counts, self._spec.errors.max_error_rate)
+
+    def _give_up_if_hopeless(self, missing: int, barren: int) -> None:
+        able = [node["NodeID"] for node in ray.nodes() if node["Alive"] and self._fits(node["Resources"])]
+        if able and all(node in self._refusals for node in able):
+            reasons = "; ".join(dict.fromkeys(self._refusals.values()))
+            raise JobError(f"no worker can start, {missing} shards are missing: {reasons}")
+        if barren >= BARREN_PASSES:
+            failures = Counter([*self._failures, *self._seen.failures]).most_common(3)
+            reasons = "; ".join(f"{count} x {line}" for line, count in failures) or "workers were lost"
+            raise JobError(
+                f"{missing} shards are missing and {barren} passes finished none of them: {reasons};"
+                " when that is solved, run the same command again"
+            )
+
+    def _fits(self, resources: Mapping[str, float]) -> bool:
+        cluster = self._spec.cluster
+        return (
+            resources.get("CPU", 0) >= cluster.cpus_per_worker - 0.5
+            and resources.get("GPU", 0) >= cluster.gpus_per_worker
+        )
+
+    def _blame(self, item: Shard, folder: Path) -> None:
+        """Stages the error row of an item that failed alone in its worker, as often as it may."""
+        key, plan = _item_key(item), self._plan
+        message = f"failed {self._attempts[key]} times alone in a worker: {self._reasons[key]}"
+        row = self._read_one(item)
+        error = RequestError(stage="worker", type="WorkerError", message=message)
+        output = RequestOutput(id=row.id, error=error)
+        values = record(
+            row, output, model_fingerprint=plan.model.fingerprint, job_fingerprint=plan.job_fingerprint
+        )
+        write_part(folder, item.part_name, rows_to_table([values], carried=plan.dataset.carried))
+        self._blamed.rows += 1
+        self._blamed.add_error(Kind(error.stage, error.type), message)
+
+    def _read_one(self, item: Shard) -> Row:
+        try:
+            return next(iter(self._plan.dataset.read(item)))
+        except Exception:  # reading may be what fails; the identity is known all the same
+            file = self._plan.dataset.files[item.file_index].path
+            return Row(file, item.first_row, make_id((), input_file=file, input_row=item.first_row))
+
+
+def _item_key(item: Shard) -> str:
+    return f"item {item.part_name}"

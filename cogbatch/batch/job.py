@@ -1,0 +1,245 @@
+"""A job from spec to summary: check what is cheap, prepare the model, resume, run what is missing, count.
+
+Ray is imported and started only when a shard is missing.
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from cogbatch.batch.backend import Backend, ReadyModel, WorkerPlan, cogvlm_backend
+from cogbatch.batch.identity import fingerprint, input_options, job_identity
+from cogbatch.batch.progress import Progress, Silent, Status
+from cogbatch.batch.spec import JobSpec
+from cogbatch.batch.summary import Summary, count_parts, error_kinds
+from cogbatch.batch.tally import Tally, over_rate, too_many_errors
+from cogbatch.dataset.dataset import Dataset, open_dataset
+from cogbatch.dataset.run_directory import RunDirectory
+from cogbatch.dataset.shards import Shard
+from cogbatch.errors import JobError
+
+PACKAGES = ("cogbatch", "torch", "transformers", "ray", "pyarrow", "pillow", "numpy")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked job that was not run. missing_shards: None before the first start."""
+
+    name: str
+    rows: int
+    shards: int
+    rows_per_shard: int
+    missing_shards: int | None
+    candidates: int
+    duplicate_ids: int
+    workers: int
+    run_path: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """The same for a person."""
+        lines = [
+            f"{self.name}: {self.rows} rows in {self.shards} shards of at most {self.rows_per_shard}, "
+            f"{self.candidates} candidates asked for, up to {self.workers} workers",
+        ]
+        if self.duplicate_ids:
+            lines.append(f"{self.duplicate_ids} rows share an id with an earlier row")
+        if self.missing_shards is not None:
+            lines.append(
+                f"started before: {self.shards - self.missing_shards} of {self.shards} shards are there"
+            )
+        return [
+            *lines,
+            f"would write to {self.run_path}",
+            "everything that can be checked without weights is fine",
+        ]
+
+
+def plan_job(spec: JobSpec, *, backend: Backend | None = None) -> Plan:
+    """Everything that can be checked and counted without weights and without Ray.
+
+    Raises: as run_job, before it starts anything.
+    """
+    dataset, shards = _check(spec, backend or cogvlm_backend())
+    run = RunDirectory(spec.output.path)
+    stored = run.read_job()
+    return Plan(
+        name=spec.name,
+        rows=dataset.num_rows,
+        shards=len(shards),
+        rows_per_shard=max(shard.num_rows for shard in shards),
+        missing_shards=None if stored is None else len(run.missing(shards)),
+        candidates=dataset.num_rows * spec.generation.num_candidates,
+        duplicate_ids=dataset.count_duplicate_ids(),
+        workers=min(spec.cluster.max_workers, len(shards)),
+        run_path=str(run.path),
+    )
+
+
+def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend | None = None) -> Summary:
+    """Runs what is missing of a job and counts what is there.
+
+    Args:
+        progress: where to say how it goes; None says nothing.
+        backend: the model's side; None is CogVLM.
+
+    Raises:
+        CogbatchError: wrong input, checkpoint, run directory (before Ray is started), or the job had to stop.
+        ValueError: wrong generation parameters.
+    """
+    progress, backend = progress or Silent(), backend or cogvlm_backend()
+    dataset, shards = _check(spec, backend)
+    run = RunDirectory(spec.output.path)
+    with run.lock():
+        model = backend.prepare(spec.model, progress.say)
+        job = run.start(_describe(spec, model, dataset, shards, stored=run.read_job()))
+        if job["duplicate_ids"]:
+            progress.say(f"warning: {job['duplicate_ids']} rows share an id with an earlier row")
+        missing = len(run.missing(shards))
+        status = None
+        if missing:
+            before = count_parts(run.parts, run.footers())
+            progress.say(
+                f"{missing} of {len(shards)} shards to do, {before.rows} rows are there; starting Ray"
+            )
+            plan = _plan(spec, run, model, dataset, job)
+            status = _run_missing(run, spec, plan, shards, before, backend=backend, progress=progress)
+        tally = count_parts(run.parts, run.footers())
+        summary = _summary(run, spec, job, tally, missing, status)
+        if tally.rows != dataset.num_rows:
+            raise JobError(
+                f"{run.parts}: {tally.rows} rows, expected {dataset.num_rows}; is something else in it?"
+            )
+        if status is not None or not (run.path / "summary.json").exists():
+            run.write_summary(summary.to_json())
+    if over_rate(tally, spec.errors.max_error_rate):
+        raise too_many_errors(tally, spec.errors.max_error_rate)
+    return summary
+
+
+def _check(spec: JobSpec, backend: Backend) -> tuple[Dataset, tuple[Shard, ...]]:
+    try:
+        backend.check_params(spec.generation)
+    except ValueError as err:
+        raise JobError(f"generation: {err}") from err
+    backend.check_model(spec.model)
+    dataset = open_dataset(input_options(spec))
+    return dataset, dataset.shards(spec.output.shard_size)
+
+
+def _describe(
+    spec: JobSpec,
+    model: ReadyModel,
+    dataset: Dataset,
+    shards: Sequence[Shard],
+    *,
+    stored: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """job.json. The ids are counted once, at the first start."""
+    identity = job_identity(
+        spec,
+        model=model,
+        options=dataset.options,
+        dataset_fingerprint=dataset.fingerprint,
+        shards=shards,
+    )
+    return {
+        "job_fingerprint": fingerprint(identity),
+        "model_fingerprint": model.fingerprint,
+        "dataset_fingerprint": dataset.fingerprint,
+        "identity": identity,
+        "spec": spec.model_dump(mode="json"),
+        "duplicate_ids": stored["duplicate_ids"] if stored else dataset.count_duplicate_ids(),
+        "threads_per_worker": spec.cluster.cpus_per_worker,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "files": [file.path for file in dataset.files],
+        "shards": [shard.to_json() for shard in shards],
+    }
+
+
+def _plan(
+    spec: JobSpec, run: RunDirectory, model: ReadyModel, dataset: Dataset, job: dict[str, Any]
+) -> WorkerPlan:
+    return WorkerPlan(
+        run_path=str(run.path),
+        dataset=dataset,
+        model=model,
+        job_fingerprint=job["job_fingerprint"],
+        params=spec.generation,
+        device="auto" if spec.cluster.gpus_per_worker else "cpu",
+        num_threads=spec.cluster.cpus_per_worker,
+        stall_timeout_s=spec.errors.stall_timeout_s,
+        probe=secrets.token_hex(16),
+    )
+
+
+def _run_missing(
+    run: RunDirectory,
+    spec: JobSpec,
+    plan: WorkerPlan,
+    shards: Sequence[Shard],
+    before: Tally,
+    *,
+    backend: Backend,
+    progress: Progress,
+) -> Status:
+    # A finished job must not pay for Ray.
+    from cogbatch.batch.cluster import connected
+    from cogbatch.batch.driver import Driver
+
+    try:
+        with connected(spec.cluster, log=run.logs / "ray.log"):
+            driver = Driver(
+                run,
+                spec,
+                plan,
+                open_engine=backend.open_engine,
+                progress=progress,
+                before=before,
+                rows_total=sum(shard.num_rows for shard in shards),
+            )
+            return driver.finish(shards)
+    finally:
+        for log in run.logs.glob("worker-*.log"):  # made before a worker loads, written to when it stalls
+            if not log.stat().st_size:
+                log.unlink()
+
+
+def _summary(
+    run: RunDirectory, spec: JobSpec, job: dict[str, Any], tally: Tally, missing: int, status: Status | None
+) -> Summary:
+    return Summary(
+        name=spec.name,
+        rows=tally.rows,
+        ok=tally.rows - tally.errors,
+        errors=tally.errors,
+        error_kinds=error_kinds(tally),
+        candidates=tally.candidates,
+        tokens=tally.tokens,
+        shards=len(job["shards"]),
+        shards_done_now=missing,
+        duplicate_ids=job["duplicate_ids"],
+        seconds=status.seconds if status else 0.0,
+        items_per_s=status.items_per_s if status else 0.0,
+        tokens_per_s=status.tokens_per_s if status else 0.0,
+        parts=str(run.parts),
+        model_fingerprint=job["model_fingerprint"],
+        job_fingerprint=job["job_fingerprint"],
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

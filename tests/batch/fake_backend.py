@@ -1,0 +1,79 @@
+"""A model's side without a model: the prompt says what happens to its item."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from cogbatch.batch.backend import Backend, ReadyModel, WorkerPlan
+from cogbatch.batch.spec import ModelSpec
+from cogbatch.errors import CheckpointError
+from cogbatch.types import Candidate, GenerationParams, GenerationRequest, RequestError, RequestOutput
+
+
+class FakeEngine:
+    """Answers with the id; notes every item it began in logs/began-<pid>.txt of the run."""
+
+    def __init__(self, plan: WorkerPlan, on_progress: Callable[[int], None]) -> None:
+        self._on_progress = on_progress
+        self._log = Path(plan.run_path) / "logs" / f"began-{os.getpid()}.txt"
+
+    def generate(
+        self, requests: Iterable[GenerationRequest], params: GenerationParams
+    ) -> Iterator[RequestOutput]:
+        for request in requests:
+            with self._log.open("a") as file:
+                file.write(f"{request.id}\n")
+            yield self._answer(request, params)
+
+    def _answer(self, request: GenerationRequest, params: GenerationParams) -> RequestOutput:
+        deed, _, argument = request.prompt.partition(" ")
+        if deed == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if deed == "hang":
+            time.sleep(600)
+        if deed == "crash":
+            raise RuntimeError("the GPU fell off")
+        if deed == "sleep":
+            for _ in range(10):
+                time.sleep(float(argument) / 10)
+                self._on_progress(0)
+        if deed == "bad":
+            error = RequestError("generate", "ValueError", f"cannot answer {request.id}")
+            return RequestOutput(request.id, error=error, tag=request.tag)
+        self._on_progress(2 * params.num_candidates)
+        candidates = tuple(
+            Candidate(index, f"{request.id}/{params.seed}/{index}", (5, 2), -0.5, 2, "stop", lane=index)
+            for index in range(params.num_candidates)
+        )
+        return RequestOutput(request.id, candidates, tag=request.tag)
+
+
+def prepare(spec: ModelSpec, say: Callable[[str], None]) -> ReadyModel:
+    """A ready model whose fingerprint is its name."""
+    say(f"preparing {spec.checkpoint}")
+    return ReadyModel(spec.checkpoint, f"fingerprint of {spec.checkpoint}", "base", "float32")
+
+
+def check_params(params: GenerationParams) -> None:
+    """One rule is enough to see that it is asked."""
+    if params.temperature <= 0:
+        raise ValueError(f"temperature is {params.temperature}: expected above 0")
+
+
+def refuse(plan: WorkerPlan, _: Callable[[int], None]) -> FakeEngine:
+    """A node whose weights are broken."""
+    raise CheckpointError(f"{plan.model.path}/model.safetensors differs from its manifest")
+
+
+def check_model(spec: ModelSpec) -> None:
+    """Every checkpoint will do, but for one name."""
+    if spec.checkpoint == "nowhere":
+        raise CheckpointError("nowhere: no such checkpoint")
+
+
+FAKE = Backend(check_params, check_model, prepare, FakeEngine)
+REFUSING = Backend(check_params, check_model, prepare, refuse)
