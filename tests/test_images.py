@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -129,10 +130,8 @@ def test_a_damaged_byte_never_raises_anything_else() -> None:
         data = encoded(gradient("RGB"), kind)
         for position in range(0, len(data), 7):
             damaged = data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :]
-            try:
+            with contextlib.suppress(ImageError):
                 load_image(damaged)
-            except ImageError as err:
-                assert str(err)
 
 
 def test_a_path_loads_and_a_missing_one_says_so(tmp_path) -> None:
