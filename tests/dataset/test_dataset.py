@@ -27,6 +27,15 @@ def every_row(dataset: Dataset, size: int | str = "auto") -> list[Row]:
     return [row for shard in dataset.shards(size) for row in dataset.read(shard)]
 
 
+def output_table(dataset: Dataset) -> pa.Table:
+    """What a job whose model says nothing would write."""
+    records = [
+        record(row, RequestOutput(""), model_fingerprint="m", job_fingerprint="j")
+        for row in every_row(dataset)
+    ]
+    return rows_to_table(records, carried=dataset.carried)
+
+
 def write_parquet(path: Path, columns: dict, *, row_group_size: int = 1000) -> Path:
     pq.write_table(pa.table(columns), path, row_group_size=row_group_size)
     return path
@@ -143,12 +152,7 @@ def test_carried_columns_keep_type_and_value_to_the_output(tmp_path) -> None:
     }
     path = write_parquet(tmp_path / "a.parquet", columns)
     dataset = open_dataset(InputOptions(str(path), image_column=None, prompt=PROMPT, columns=tuple(columns)))
-    records = [
-        record(row, RequestOutput(""), model_fingerprint="m", job_fingerprint="j")
-        for row in every_row(dataset)
-    ]
-    table = rows_to_table(records, carried=dataset.carried)
-    assert table.select(list(columns)).equals(pq.read_table(path))
+    assert output_table(dataset).select(list(columns)).equals(pq.read_table(path))
 
 
 def test_jsonl_columns_get_one_type_and_mixed_ones_are_json_text(tmp_path) -> None:
@@ -162,11 +166,7 @@ def test_jsonl_columns_get_one_type_and_mixed_ones_are_json_text(tmp_path) -> No
     assert dataset.carried.types == [
         *[pa.int64(), pa.float64(), pa.string(), pa.string(), pa.string(), pa.string(), pa.bool_()]
     ]
-    records = [
-        record(row, RequestOutput(""), model_fingerprint="m", job_fingerprint="j")
-        for row in every_row(dataset)
-    ]
-    rows = rows_to_table(records, carried=dataset.carried).select(list(names)).to_pylist()
+    rows = output_table(dataset).select(list(names)).to_pylist()
     assert [list(row.values()) for row in rows] == [
         [1, 1.0, "a", "1", '{"a": [1]}', str(2**70), True],
         [None, 0.5, "?", "b", None, None, False],
@@ -234,15 +234,9 @@ def test_paths_that_leave_the_image_root_are_error_rows(tmp_path) -> None:
         "HTTPS://h/x.png",
     ]
     bad = [
-        *[
-            "../outside/secret.png",
-            str(outside / "secret.png"),
-            "link.png",
-            "linked/secret.png",
-            "../data2/a.png",
-        ],
-        *["sub/../../outside/secret.png", f"file://{outside}/secret.png", "s3://bucket/a.png", "a\0b", ""],
-        "x" * 5000,
+        *["../outside/secret.png", str(outside / "secret.png"), "link.png", "linked/secret.png"],
+        *["../data2/a.png", "sub/../../outside/secret.png", f"file://{outside}/secret.png"],
+        *["s3://bucket/a.png", "a\0b", ""],
     ]
     path = write_lines(root / "a.jsonl", *[{"image": value} for value in [*good, *bad, 7]])
     rows = every_row(open_dataset(InputOptions(str(path), prompt=PROMPT)))

@@ -63,9 +63,9 @@ def test_another_job_is_refused_key_by_key(run) -> None:
 
 def test_a_directory_that_holds_something_else_is_refused_untouched(tmp_path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"x")
-    with pytest.raises(RunDirectoryError, match=r"holds something else than a run \(photo.jpg\)"):
-        with RunDirectory(tmp_path).lock():
-            pass
+    foreign = r"holds something else than a run \(photo.jpg\)"
+    with pytest.raises(RunDirectoryError, match=foreign), RunDirectory(tmp_path).lock():
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
     with pytest.raises(RunDirectoryError, match="is a file"), RunDirectory(tmp_path / "photo.jpg").lock():
         pass
@@ -93,10 +93,9 @@ def test_a_damaged_job_file_and_parts_without_a_job_are_refused(run) -> None:
 
 
 def test_a_second_driver_is_refused_with_the_first_ones_pid_and_host(run) -> None:
-    with run.lock():
-        with pytest.raises(RunDirectoryError, match=rf"in use by another driver \(pid {os.getpid()} on "):
-            with run.lock():
-                pass
+    first = rf"in use by another driver \(pid {os.getpid()} on "
+    with run.lock(), pytest.raises(RunDirectoryError, match=first), run.lock():
+        pass
     with run.lock():
         pass
 
