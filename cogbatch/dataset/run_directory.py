@@ -156,13 +156,13 @@ class RunDirectory:
 
     def staging(self, shard: Shard) -> Path:
         """The folder, created, for the single-item parts of a shard that was split."""
-        folder = self.path / "staging" / shard.part_name.removesuffix(".parquet")
+        folder = self._staging(shard)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def missing_staged(self, shard: Shard) -> tuple[Shard, ...]:
         """The single items of the shard that have no complete part in staging."""
-        folder, job = self.staging(shard), self.read_job()
+        folder, job = self._staging(shard), self.read_job()
         fingerprint = job["job_fingerprint"] if job else None
         return tuple(
             item
@@ -181,7 +181,7 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{shard.part_name}: {len(missing)} staged rows are missing ({rows}); run them first"
             )
-        folder = self.staging(shard)
+        folder = self._staging(shard)
         tables = [pq.read_table(folder / item.part_name, partitioning=None) for item in shard.split()]
         footer = write_part(self.parts, shard.part_name, pa.concat_tables(tables))
         shutil.rmtree(folder)
@@ -210,6 +210,9 @@ class RunDirectory:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json, atomically."""
         write_json(self.path / "summary.json", summary)
+
+    def _staging(self, shard: Shard) -> Path:
+        return self.path / "staging" / shard.part_name.removesuffix(".parquet")
 
     def _probe(self, name: str) -> Path:
         if not name or "/" in name or name.startswith("."):
