@@ -5,13 +5,16 @@ Imports are inside the functions: planning a job must not load torch, and a fini
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from cogbatch.batch.loop import EngineLike
 from cogbatch.batch.spec import ModelSpec
 from cogbatch.dataset.dataset import Dataset
-from cogbatch.types import GenerationParams
+from cogbatch.errors import CheckpointError
+from cogbatch.types import GenerationParams, GenerationRequest, RequestOutput
 
 Say = Callable[[str], None]
 
@@ -84,3 +87,97 @@ def _check_params(params: GenerationParams) -> object:
     from cogbatch.engine.params import check_params
 
     return check_params(params)
+
+
+def _check_model(spec: ModelSpec) -> None:
+    from cogbatch.checkpoint.directory import classify
+    from cogbatch.checkpoint.hub import local_directory
+    from cogbatch.checkpoint.manifest import TOKENIZER_FILES, tokenizer_files
+
+    # Of a model on the hub no more than this is fetched here.
+    folder = local_directory(spec.checkpoint, allow_patterns=("config.json", *TOKENIZER_FILES))
+    kind = classify(folder)
+    if spec.tokenizer is not None:
+        tokenizer_dir = local_directory(spec.tokenizer, allow_patterns=TOKENIZER_FILES)
+        where, has_tokenizer = spec.tokenizer, bool(tokenizer_files(tokenizer_dir))
+    else:
+        where, has_tokenizer = spec.checkpoint, kind == "hf" and bool(tokenizer_files(folder))
+    if not has_tokenizer:
+        raise _no_tokenizer(where)
+
+
+def _prepare(spec: ModelSpec, say: Say) -> ReadyModel:
+    from cogbatch.checkpoint.directory import prepare_model
+
+    tenth = 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal tenth
+        if 10 * done // max(total, 1) > tenth:
+            tenth = 10 * done // max(total, 1)
+            say(f"converting {spec.checkpoint}: {10 * tenth} %")
+
+    prepared = prepare_model(
+        spec.checkpoint, tokenizer=spec.tokenizer, version=spec.version, on_progress=report
+    )
+    if prepared.tokenizer_path is None:
+        raise _no_tokenizer(str(prepared.path))
+    path, tokenizer_path = prepared.path.absolute(), prepared.tokenizer_path.absolute()
+    return ReadyModel(
+        path=str(path),
+        fingerprint=prepared.fingerprint,
+        template_version=prepared.template_version,
+        dtype=_own_dtype(path) if spec.dtype == "auto" else spec.dtype,
+        tokenizer_path=None if tokenizer_path == path else str(tokenizer_path),
+    )
+
+
+def _open_engine(plan: WorkerPlan, on_progress: Callable[[int], None]) -> EngineLike:
+    from cogbatch.checkpoint.directory import prepare_model
+    from cogbatch.engine.engine import Engine
+
+    model = plan.model
+    found = prepare_model(model.path, tokenizer=model.tokenizer_path)
+    if found.fingerprint != model.fingerprint:
+        raise CheckpointError(
+            f"{model.path}: the model here is {found.fingerprint[:12]}, that of the job"
+            f" {model.fingerprint[:12]}; copy the model directory to this node again"
+        )
+    engine = Engine.from_pretrained(
+        model.path,
+        dtype=model.dtype,
+        device=plan.device,
+        tokenizer=model.tokenizer_path,
+        template_version=model.template_version,
+        num_threads=plan.num_threads,
+        on_progress=on_progress,
+    )
+    return _Threaded(engine, plan.num_threads)
+
+
+@dataclass(frozen=True)
+class _Threaded:
+    """An engine whose steps run with a set number of torch threads, whichever thread drives them."""
+
+    engine: EngineLike
+    num_threads: int
+
+    def generate(
+        self, requests: Iterable[GenerationRequest], params: GenerationParams
+    ) -> Iterator[RequestOutput]:
+        import torch
+
+        torch.set_num_threads(self.num_threads)  # OpenMP keeps the number per thread
+        yield from self.engine.generate(requests, params)
+
+
+def _own_dtype(model_dir: Path) -> str:
+    config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
+
+
+def _no_tokenizer(where: str) -> CheckpointError:
+    return CheckpointError(
+        f"{where}: no tokenizer files; set model.tokenizer (--tokenizer) to a directory or hub id"
+        " (CogVLM v1 uses lmsys/vicuna-7b-v1.5)"
+    )

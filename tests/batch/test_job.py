@@ -25,7 +25,7 @@ pytestmark = [
 def rows_of(spec: JobSpec) -> dict[str, dict[str, object]]:
     """All rows by id; fails when one is there twice."""
     rows: dict[str, dict[str, object]] = {}
-    for part in sorted((Path(spec.output.path) / "parts").iterdir()):
+    for part in sorted((Path(spec.output.path) / "parts").glob("part-*.parquet")):
         for row in pq.read_table(part, partitioning=None).to_pylist():
             assert row["id"] not in rows, f"{row['id']} twice"
             rows[row["id"]] = row
