@@ -17,6 +17,7 @@ from cogbatch.checkpoint.hashing import cache_root, file_sha256
 from cogbatch.checkpoint.hub import local_directory
 from cogbatch.checkpoint.layout import code_sha256
 from cogbatch.checkpoint.manifest import (
+    MANIFEST,
     TOKENIZER_FILES,
     check_files,
     model_fingerprint,
@@ -25,9 +26,10 @@ from cogbatch.checkpoint.manifest import (
 )
 from cogbatch.checkpoint.sat import find_sat_files
 from cogbatch.checkpoint.sat_config import TEMPLATES, template_version
-from cogbatch.checkpoint.staging import remove_leftovers
-from cogbatch.checkpoint.tokenizer import check_tokenizer
+from cogbatch.checkpoint.staging import remove_leftovers, staged_directory
+from cogbatch.checkpoint.tokenizer import install_tokenizer
 from cogbatch.errors import CheckpointError
+from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.model.directory import read_config
 
 
@@ -35,9 +37,9 @@ from cogbatch.model.directory import read_config
 class PreparedModel:
     """A model directory that is ready to load.
 
-    path: the model directory. tokenizer_path: where to load the tokenizer from, path itself or another
-    directory; None without one. fingerprint: of model and tokenizer together. template_version: config.json's
-    name (chat, vqa, base, inst) of the template to use.
+    path: the model directory. tokenizer_path: where to load the tokenizer from, path itself or a checked
+    copy in the cache; None without one. fingerprint: of model and tokenizer together. template_version:
+    config.json's name (chat, vqa, base, inst) of the template to use.
     """
 
     path: Path
@@ -93,15 +95,15 @@ def prepare_model(
     """
     folder = local_directory(checkpoint)
     tokenizer_dir = None if tokenizer is None else local_directory(tokenizer, allow_patterns=TOKENIZER_FILES)
+    cache = cache_root() / "models" if cache_dir is None else Path(cache_dir).expanduser()
     if classify(folder) == "sat":
-        cache = cache_root() / "models" if cache_dir is None else Path(cache_dir).expanduser()
         # The directory's own template is already `version`.
         folder = _converted(folder, tokenizer_dir, version=version, cache=cache, on_progress=on_progress)
-        return _as_it_is(folder, tokenizer_dir=None, version=None)
-    return _as_it_is(folder, tokenizer_dir=tokenizer_dir, version=version)
+        return _as_it_is(folder, tokenizer_dir=None, version=None, cache=cache)
+    return _as_it_is(folder, tokenizer_dir=tokenizer_dir, version=version, cache=cache)
 
 
-def _as_it_is(folder: Path, *, tokenizer_dir: Path | None, version: str | None) -> PreparedModel:
+def _as_it_is(folder: Path, *, tokenizer_dir: Path | None, version: str | None, cache: Path) -> PreparedModel:
     config = read_config(folder)
     template = config.template_version if version is None else template_version(version, {}, where=folder)
     if template not in TEMPLATES.values():
@@ -109,17 +111,32 @@ def _as_it_is(folder: Path, *, tokenizer_dir: Path | None, version: str | None) 
     if damaged := check_files(folder):
         raise CheckpointError(
             f"{folder}: {', '.join(damaged[:5])} differ from the manifest; convert again, or delete "
-            "cogbatch_manifest.json if the change is meant"
+            f"{MANIFEST} if the change is meant"
         )
-    own = tokenizer_dir or (folder if tokenizer_files(folder) else None)
-    if tokenizer_dir is not None:
-        check_tokenizer(tokenizer_dir, config)
     manifest = read_manifest(folder)
+    has_own = bool(tokenizer_files(folder))
     if manifest is not None and tokenizer_dir is None:
-        fingerprint = str(manifest["fingerprint"])
-    else:
-        fingerprint = model_fingerprint(folder, tokenizer_dir=own)
-    return PreparedModel(folder, fingerprint, template, own)
+        return PreparedModel(folder, str(manifest["fingerprint"]), template, folder if has_own else None)
+    # Only a conversion has checked, and where needed mended, the tokenizer beside the model.
+    unchecked = tokenizer_dir or (folder if has_own else None)
+    checked = None if unchecked is None else _checked_tokenizer(unchecked, config, cache=cache)
+    return PreparedModel(folder, model_fingerprint(folder, tokenizer_dir=checked), template, checked)
+
+
+def _checked_tokenizer(source: Path, config: CogVLMConfig, *, cache: Path) -> Path:
+    """The cached copy of a tokenizer that fits this model."""
+    identity = {
+        "tokenizer": {file.name: file_sha256(file) for file in tokenizer_files(source)},
+        "vocabulary": config.vocab_size,
+        "special": [config.bos_token_id, config.eos_token_id, config.pad_token_id],
+        "converter": cogbatch.__version__,
+    }
+
+    def make(target: Path) -> None:
+        with staged_directory(target, overwrite=False, marker="tokenizer_config.json") as folder:
+            install_tokenizer(source, folder, config)
+
+    return _made_once(cache, "tokenizer", identity, make)
 
 
 def _converted(
@@ -130,7 +147,7 @@ def _converted(
     cache: Path,
     on_progress: Callable[[int, int], None] | None,
 ) -> Path:
-    """The cached conversion. Two processes that want the same one convert once; the second waits."""
+    """The cached conversion."""
     files = find_sat_files(sat_dir)
     identity = {
         "source": {file.relative_to(sat_dir).as_posix(): file_sha256(file) for file in files.all},
@@ -139,13 +156,22 @@ def _converted(
         "options": {"dtype": None, "inv_freq": "recompute"},
         "converter": [cogbatch.__version__, code_sha256()],
     }
+
+    def make(target: Path) -> None:
+        convert(sat_dir, target, tokenizer=tokenizer_dir, version=version, on_progress=on_progress)
+
+    return _made_once(cache, "model", identity, make)
+
+
+def _made_once(cache: Path, kind: str, identity: object, make: Callable[[Path], None]) -> Path:
+    """cache/<kind>-<key of identity>; of two processes that want it, one makes it and the other waits."""
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    target = cache / key[:32]
+    target = cache / f"{kind}-{key[:32]}"
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / f"{target.name}.lock"):
         if not target.is_dir():
             remove_leftovers(target)
-            convert(sat_dir, target, tokenizer=tokenizer_dir, version=version, on_progress=on_progress)
+            make(target)
     return target
 
 

@@ -69,15 +69,6 @@ def install_tokenizer(source: str | Path, folder: Path, config: CogVLMConfig) ->
     return _match_reference(source, folder, tokenizer)
 
 
-def check_tokenizer(folder: Path, config: CogVLMConfig) -> None:
-    """Raises CheckpointError unless the tokenizer in folder can be used, as it is, with this model."""
-    tokenizer = load_tokenizer(folder, shown_as=folder)
-    _check_belongs(folder, tokenizer, config)
-    reference = _reference(folder)
-    if reference is not None:
-        _check_reference(folder, tokenizer, reference)
-
-
 def load_tokenizer(folder: Path, *, shown_as: str | Path) -> Any:
     """transformers' tokenizer of a directory; code that comes with it is never run."""
     # Slow to import, and conversions without a tokenizer never need it.
