@@ -25,13 +25,13 @@ def block_rows(device: torch.device, dtype: torch.dtype) -> int:
 class RowBlockLinear(nn.Linear):
     """nn.Linear that splits decode steps, [R, 1, in] with R above block_rows, into blocks of block_rows.
 
-    R must then be a multiple of block_rows. Prefill, [1, S, in], is untouched: it has one item only.
+    R must then be a multiple of block_rows. Prefill, [1, S, in] or [S, in], is untouched: it has one item only.
     """
 
     block_rows: int = _DEFAULT_BLOCK_ROWS
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        if hidden.shape[0] <= self.block_rows:
+        if hidden.dim() != 3 or hidden.shape[0] <= self.block_rows:
             return F.linear(hidden, self.weight, self.bias)
         result = hidden.new_empty(*hidden.shape[:-1], self.out_features)
         for start in range(0, hidden.shape[0], self.block_rows):
