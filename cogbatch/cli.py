@@ -1,4 +1,4 @@
-"""The command line: each command is a few lines around one library call. Results on stdout, the rest on stderr.
+"""The command line: each command is a few lines around one library call. Results on stdout, rest on stderr.
 
 Nothing heavy is imported before a command needs it: help must appear at once.
 """
@@ -269,17 +269,9 @@ def _show(lines: Iterable[str], result: Mapping[str, Any], *, as_json: bool) -> 
 
 
 def _percent(verb: str) -> Callable[[int, int], None]:
-    """Progress in bytes as one line on stderr for every tenth."""
-    said = 0
+    from cogbatch.batch.progress import percent
 
-    def report(done: int, total: int) -> None:
-        nonlocal said
-        tenth = 10 * done // max(total, 1)
-        if tenth > said:
-            said = tenth
-            typer.echo(f"{verb}: {10 * tenth} %", err=True)
-
-    return report
+    return percent(verb, lambda line: typer.echo(line, err=True))
 
 
 def _print_versions(asked: bool) -> None:

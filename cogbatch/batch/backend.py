@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cogbatch.batch.loop import EngineLike
+from cogbatch.batch.progress import percent
 from cogbatch.batch.spec import ModelSpec
 from cogbatch.dataset.dataset import Dataset
 from cogbatch.errors import CheckpointError
@@ -84,7 +85,7 @@ def cogvlm_backend() -> Backend:
 
 
 def _check_params(params: GenerationParams) -> object:
-    from cogbatch.engine.params import check_params
+    from cogbatch.decoding.params import check_params
 
     return check_params(params)
 
@@ -109,16 +110,11 @@ def _check_model(spec: ModelSpec) -> None:
 def _prepare(spec: ModelSpec, say: Say) -> ReadyModel:
     from cogbatch.checkpoint.directory import prepare_model
 
-    tenth = 0
-
-    def report(done: int, total: int) -> None:
-        nonlocal tenth
-        if 10 * done // max(total, 1) > tenth:
-            tenth = 10 * done // max(total, 1)
-            say(f"converting {spec.checkpoint}: {10 * tenth} %")
-
     prepared = prepare_model(
-        spec.checkpoint, tokenizer=spec.tokenizer, version=spec.version, on_progress=report
+        spec.checkpoint,
+        tokenizer=spec.tokenizer,
+        version=spec.version,
+        on_progress=percent(f"converting {spec.checkpoint}", say),
     )
     if prepared.tokenizer_path is None:
         raise _no_tokenizer(str(prepared.path))

@@ -87,7 +87,8 @@ class Driver:
                 barren = 0 if self._knowledge(len(missing)) != known else barren + 1
                 if missing:
                     self._give_up_if_hopeless(len(missing), barren)
-            return self._look()
+            self._progress.update(status := self._look())
+            return status
         finally:
             with contextlib.suppress(Exception):  # Ray may be gone, which is then the error to show
                 ray.kill(self._monitor)

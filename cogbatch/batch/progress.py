@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
@@ -91,7 +92,7 @@ class PlainProgress:
 
     def update(self, status: Status) -> None:
         """One line, if the last one is old enough or the job is complete."""
-        if time.monotonic() - self._last_s >= self._every_s:
+        if time.monotonic() - self._last_s >= self._every_s or status.rows == status.rows_total:
             self._last_s = time.monotonic()
             self.say(status.line())
 
@@ -129,6 +130,19 @@ def open_progress(stream: TextIO | None = None) -> Progress:
     except OSError:  # a stream without a file, as in tests
         return PlainProgress(stream)
     return RichProgress(own) if own.isatty() else PlainProgress(own)
+
+
+def percent(verb: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """An on_progress(done, total) that says "<verb>: 40 %" every few seconds: nothing for what is quick."""
+    last_s = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last_s
+        if time.monotonic() - last_s >= PLAIN_EVERY_S:
+            last_s = time.monotonic()
+            say(f"{verb}: {100 * done // max(total, 1)} %")
+
+    return report
 
 
 def clock(seconds: float) -> str:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +19,7 @@ from fake_backend import FAKE, REFUSING
 
 from cogbatch.batch.job import run_job
 from cogbatch.batch.spec import JobSpec
+from cogbatch.errors import JobError, RunDirectoryError
 
 pytestmark = [
     pytest.mark.ray,
@@ -67,3 +74,96 @@ def test_a_row_that_kills_its_process_becomes_the_only_error_row(make_spec: Make
     assert (errors, summary.errors) == (["i6"], 1)
     assert rows["i6"]["error"]["stage"] == "worker"
     assert not list((Path(spec.output.path) / "staging").iterdir())
+
+
+def test_a_killed_worker_costs_nothing_but_time(make_spec: MakeSpec) -> None:
+    spec = make_spec(["sleep 0.1"] * 40)
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(run_job, spec, backend=FAKE)
+        os.kill(wait_for_worker(spec, items=6), signal.SIGKILL)
+        summary = job.result(timeout=120)
+    rows = rows_of(spec)
+    assert (len(rows), summary.errors) == (40, 0)
+    redone = began(spec).total() - 40
+    assert 1 <= redone <= 8, "at most the two shards in flight are redone"
+
+
+def test_a_stalled_item_is_found_and_slow_ones_are_left_alone(make_spec: MakeSpec) -> None:
+    spec = make_spec(
+        ["sleep 3", "say", "say", "say", "hang", "say", "say", "say"],
+        errors={"stall_timeout_s": 1.5, "shard_attempts": 1},
+    )
+    summary = run_job(spec, backend=FAKE)
+    rows = rows_of(spec)
+    assert len(rows) == 8
+    assert [name for name, row in rows.items() if row["error"]] == ["i4"]
+    assert summary.error_kinds[0].stage == "worker"
+    logs = [log.read_text() for log in (Path(spec.output.path) / "logs").glob("worker-*.log")]
+    assert logs
+    assert all("Timeout" in log for log in logs)
+
+
+def test_an_engine_that_fails_is_replaced_and_its_item_blamed(make_spec: MakeSpec) -> None:
+    spec = make_spec(["say", "crash", "say"], errors={"shard_attempts": 1})
+    run_job(spec, backend=FAKE)
+    rows = rows_of(spec)
+    assert [name for name, row in rows.items() if row["error"]] == ["i1"]
+    assert "the GPU fell off" in str(rows["i1"]["error"])
+
+
+def test_no_node_that_can_prove_its_weights_ends_the_job_with_the_reason(make_spec: MakeSpec) -> None:
+    spec = make_spec(["say"] * 8)
+    with pytest.raises(JobError, match=r"no worker can start.*m/model\.safetensors differs"):
+        run_job(spec, backend=REFUSING)
+    assert not list((Path(spec.output.path) / "parts").iterdir())
+
+
+def test_too_many_errors_stop_the_job_early(make_spec: MakeSpec) -> None:
+    spec = make_spec(["bad"] * 120 + ["sleep 1"] * 80)
+    with pytest.raises(JobError, match=r"1\d\d of 1\d\d rows are errors.*generate/ValueError"):
+        run_job(spec, backend=FAKE)
+    assert began(spec).total() < 160
+
+
+def test_another_job_in_the_same_directory_is_refused_with_what_differs(make_spec: MakeSpec) -> None:
+    run_job(make_spec(["say"]), backend=FAKE)
+    with pytest.raises(RunDirectoryError, match=r"generation\.seed: 0 -> 1"):
+        run_job(make_spec(["say"], generation={"seed": 1}), backend=FAKE)
+
+
+def test_a_killed_driver_is_resumed_where_its_parts_end(make_spec: MakeSpec, tmp_path: Path) -> None:
+    spec = make_spec(["sleep 0.1"] * 60)
+    text = tmp_path / "job.json"
+    text.write_text(spec.model_dump_json())
+    program = (
+        "import json, sys, fake_backend, ray\n"
+        "from cogbatch.batch.job import run_job\n"
+        "from cogbatch.batch.spec import parse_spec\n"
+        "ray.cloudpickle.register_pickle_by_value(fake_backend)\n"
+        "run_job(parse_spec(json.load(open(sys.argv[1]))), backend=fake_backend.FAKE)\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-c", program, str(text)]
+    driver = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_worker(spec, items=20)
+        with pytest.raises(RunDirectoryError, match=rf"in use by another driver \(pid {driver.pid} "):
+            run_job(spec, backend=FAKE)
+    finally:
+        driver.kill()
+        driver.wait()
+    summary = run_job(spec, backend=FAKE)
+    assert len(rows_of(spec)) == summary.rows == 60
+    assert 0 < summary.shards_done_now < 15
+    assert began(spec).total() - 60 <= 16, "at most the four shards in flight are redone"
+
+
+def wait_for_worker(spec: JobSpec, *, items: int) -> int:
+    """Waits until so many items were begun; the pid of the worker that began the last of them."""
+    logs = Path(spec.output.path) / "logs"
+    deadline = time.monotonic() + 60
+    while began(spec).total() < items:
+        assert time.monotonic() < deadline, "no worker works"
+        time.sleep(0.05)
+    last = max(logs.glob("began-*.txt"), key=lambda log: log.stat().st_mtime_ns)
+    return int(last.stem.removeprefix("began-"))

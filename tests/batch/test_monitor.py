@@ -1,0 +1,122 @@
+"""Laws of the monitor: who is blamed, who is silent, what is counted once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cogbatch.batch.monitor import Monitor, WorkerId
+from cogbatch.batch.tally import Kind, Tally, over_rate
+from cogbatch.dataset.run_directory import RunDirectory
+
+ANN, BOB = WorkerId("node-a", 1), WorkerId("node-b", 2)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_shard_whose_worker_died_on_a_living_node_has_an_attempt() -> None:
+    monitor = Monitor()
+    monitor.begin(ANN, "s1", [None])
+    monitor.begin(ANN, "s2", [None])
+    monitor.end(ANN, "s2", Tally(rows=4))
+    assert list(monitor.close_pass(["node-a"])) == ["s1"]
+
+
+def test_losing_a_node_blames_nobody() -> None:
+    monitor = Monitor()
+    monitor.begin(ANN, "s1", [None])
+    monitor.begin(BOB, "s2", [None])
+    assert list(monitor.close_pass(["node-b"])) == ["s2"]
+
+
+def test_each_death_is_one_attempt_and_a_pass_forgets_the_last_one() -> None:
+    monitor = Monitor()
+    monitor.begin(ANN, "s1", [None])
+    monitor.begin(WorkerId("node-a", 7), "s1", [None])
+    assert len(monitor.close_pass(["node-a"])["s1"]) == 2
+    assert monitor.close_pass(["node-a"]) == {}
+
+
+def test_storage_failures_and_refusals_are_no_attempts() -> None:
+    monitor = Monitor()
+    monitor.begin(ANN, "s1", [None])
+    monitor.fail(ANN, "s1", "OSError: disk full", blames=False)
+    monitor.begin(BOB, "s2", [None])
+    monitor.refuse(BOB, "s2", "host-b: no GPU")
+    assert monitor.close_pass(["node-a", "node-b"]) == {}
+    assert monitor.snapshot().refusals == {"node-b": "host-b: no GPU"}
+    assert monitor.snapshot().failures == ("OSError: disk full",)
+
+
+def test_a_crash_blames_what_its_worker_held_once_with_the_reason() -> None:
+    monitor = Monitor()
+    monitor.begin(ANN, "s1", [None])
+    monitor.crash(ANN, "the engine failed: CUDA error")
+    assert monitor.close_pass(["node-a"]) == {"s1": ["the engine failed: CUDA error"]}
+
+
+def test_a_shard_written_twice_counts_once() -> None:
+    monitor = Monitor()
+    for worker in (ANN, BOB):
+        monitor.begin(worker, "s1", [None])
+        monitor.end(worker, "s1", Tally(rows=4, candidates=8))
+    assert monitor.snapshot().tally == Tally(rows=4, candidates=8)
+
+
+def test_rows_in_flight_count_once_for_the_worker_heard_last() -> None:
+    clock = Clock()
+    monitor = Monitor(clock)
+    monitor.begin(ANN, "s1", [None])
+    monitor.beat(ANN, {"s1": Tally(rows=3)}, 10)
+    clock.now = 5.0
+    monitor.begin(BOB, "s1", [None])
+    monitor.beat(BOB, {"s1": Tally(rows=1)}, 4)
+    seen = monitor.snapshot()
+    assert (seen.tally.rows, seen.tokens) == (1, 14)
+
+
+def test_a_silent_worker_is_named_once_and_only_while_it_holds_a_shard() -> None:
+    clock = Clock()
+    monitor = Monitor(clock)
+    monitor.begin(ANN, "s1", ["handle of ann"])
+    monitor.begin(BOB, "s2", ["handle of bob"])
+    monitor.end(BOB, "s2", Tally())
+    clock.now = 100.0
+    assert monitor.silent(99.0) == ["handle of ann"]
+    assert monitor.silent(99.0) == []
+
+
+def test_beats_pass_on_the_order_to_stop() -> None:
+    monitor = Monitor()
+    assert not monitor.beat(ANN, {}, 0)
+    monitor.stop()
+    assert monitor.beat(ANN, {}, 0)
+
+
+def test_a_probe_is_seen_only_with_its_token(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.path.joinpath("probes").mkdir()
+    run.write_probe("token", "host-1")
+    assert Monitor().sees_probe(run, "host-1", "token")
+    assert not Monitor().sees_probe(run, "host-1", "another")
+    assert not Monitor().sees_probe(run, "host-2", "token")
+
+
+def test_the_error_rate_is_judged_after_a_thousand_rows_or_a_hundred_errors() -> None:
+    assert not over_rate(Tally(rows=999, errors=99), 0.05)
+    assert over_rate(Tally(rows=1000, errors=51), 0.05)
+    assert not over_rate(Tally(rows=1000, errors=50), 0.05)
+    assert over_rate(Tally(rows=100, errors=100), 0.05)
+    assert not over_rate(Tally(rows=100, errors=100), 1.0)
+
+
+def test_commonest_errors_come_first_with_an_example() -> None:
+    tally = Tally()
+    tally.add_error(Kind("image", "ImageError"), "a.png: truncated")
+    for name in ("b", "c"):
+        tally.add_error(Kind("read", "OSError"), f"{name}: gone")
+    assert tally.commonest(1) == ["2 x read/OSError: b: gone"]
