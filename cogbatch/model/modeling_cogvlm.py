@@ -409,7 +409,10 @@ class CogVLMForCausalLM(CogVLMPreTrainedModel, GenerationMixin):
         ids = kwargs.get("input_ids")
         if ids is not None and kwargs.get("attention_mask") is None and kwargs.get("past_key_values") is None:
             # transformers would infer a mask that hides image tokens, whose placeholder is the pad id.
-            kwargs["attention_mask"] = _mask_outer_padding(ids, self.config.pad_token_id)
+            real = ids != self.config.pad_token_id
+            if kwargs.get("token_type_ids") is not None:
+                real = real | (kwargs["token_type_ids"] == 1)
+            kwargs["attention_mask"] = _mask_outer_padding(real)
         mask = kwargs.get("attention_mask")
         if kwargs.get("past_key_values") is None and mask is not None and bool((mask[:, -1] == 0).any()):
             for name in ("input_ids", "token_type_ids", "position_ids", "attention_mask"):
@@ -480,9 +483,8 @@ def _pixels(
     return torch.stack(flat) if flat else None
 
 
-def _mask_outer_padding(input_ids: torch.Tensor, pad_token_id: int) -> torch.Tensor:
-    """[B, S] mask that is 0 on pad ids before the first and behind the last other token of a row."""
-    real = input_ids != pad_token_id
+def _mask_outer_padding(real: torch.Tensor) -> torch.Tensor:
+    """[B, S] mask that is 0 before the first and behind the last real token of a row."""
     begun, unfinished = real.cumsum(1) > 0, real.flip(1).cumsum(1).flip(1) > 0
     return (begun & unfinished).long()
 
