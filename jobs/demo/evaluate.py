@@ -1,17 +1,19 @@
 """Measures the demo model on held-out scenes: `python -m jobs.demo.evaluate`, a few minutes.
 
-Writes the table into jobs/demo/README.md. Every figure is also measured with the image blanked and with the image
-of another scene, judged against the right one: a model that does not look would score the same there.
+Writes the table into jobs/demo/README.md. Every figure is also measured with the image blanked and with the
+image of another scene, judged against the right one: a model that does not look would score the same there.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -69,40 +71,51 @@ class Seer:
     def say(
         self,
         pixels: torch.Tensor,
-        prompt: str,
+        prompts: Sequence[str],
         *,
-        num_candidates: int,
-        temperature: float | None,
-        max_new_tokens: int,
+        num_candidates: int = 1,
+        temperature: float | None = None,
+        max_new_tokens: int = 64,
         batch: int = 64,
     ) -> list[list[str]]:
-        """num_candidates texts for each picture; temperature None is greedy."""
+        """num_candidates texts for each (picture, prompt); temperature None is greedy."""
+        encoded = [self._encode(prompt) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
+        sampling: dict[str, Any] = (
+            {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
+        )
+        num_image_tokens = self.model.config.vision_config.num_patches + 2
+        texts: list[list[str]] = [[] for _ in prompts]
+        for _, same_length in itertools.groupby(order, key=lambda index: len(encoded[index])):
+            indices = list(same_length)
+            for chosen in (indices[start : start + batch] for start in range(0, len(indices), batch)):
+                ids = torch.tensor([encoded[index] for index in chosen])
+                types = torch.zeros_like(ids)
+                types[:, 1 : 1 + num_image_tokens] = 1
+                tokens = self.model.generate(
+                    input_ids=ids,
+                    token_type_ids=types,
+                    attention_mask=torch.ones_like(ids),
+                    pixel_values=pixels[chosen],
+                    num_return_sequences=num_candidates,
+                    max_new_tokens=max_new_tokens,
+                    **sampling,
+                )
+                said = self.tokenizer.batch_decode(tokens[:, ids.shape[1] :], skip_special_tokens=True)
+                for row, index in enumerate(chosen):
+                    texts[index] = said[row * num_candidates : (row + 1) * num_candidates]
+        return texts
+
+    def _encode(self, prompt: str) -> list[int]:
         config = self.model.config
-        ids, types = encode_prompt(
+        ids, _ = encode_prompt(
             self.tokenizer,
             prompt,
             bos_token_id=config.bos_token_id,
             pad_token_id=config.pad_token_id,
             num_image_tokens=config.vision_config.num_patches + 2,
         )
-        sampling = (
-            {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature}
-        )
-        texts: list[list[str]] = []
-        for part in pixels.split(batch):
-            tokens = self.model.generate(
-                input_ids=torch.tensor([ids]).expand(len(part), -1),
-                token_type_ids=torch.tensor([types]).expand(len(part), -1),
-                attention_mask=torch.ones(len(part), len(ids), dtype=torch.long),
-                pixel_values=part,
-                num_return_sequences=num_candidates,
-                max_new_tokens=max_new_tokens,
-                top_k=0,
-                **sampling,
-            )
-            said = self.tokenizer.batch_decode(tokens[:, len(ids) :], skip_special_tokens=True)
-            texts += [said[i : i + num_candidates] for i in range(0, len(said), num_candidates)]
-        return texts
+        return ids
 
 
 def load(checkpoint: Path) -> Seer:
@@ -123,16 +136,13 @@ def pictures(scenes: Sequence[Scene], condition: str, *, image_size: int) -> tor
 
 def answer_all(seer: Seer, pixels: torch.Tensor, asked: Sequence[Asked]) -> list[bool]:
     """Whether each question is answered right, greedily."""
-    right = [False] * len(asked)
-    by_text: dict[str, list[int]] = {}
-    for number, one in enumerate(asked):
-        by_text.setdefault(one.question.text, []).append(number)
-    for text, numbers in by_text.items():
-        seen = pixels[[asked[number].index for number in numbers]]
-        said = seer.say(seen, text, num_candidates=1, temperature=None, max_new_tokens=8)
-        for number, (answer,) in zip(numbers, said, strict=True):
-            right[number] = check_answer(answer, asked[number].question.answer).label == "true"
-    return right
+    said = seer.say(
+        pixels[[one.index for one in asked]], [one.question.text for one in asked], max_new_tokens=8
+    )
+    return [
+        check_answer(answer, one.question.answer).label == "true"
+        for (answer,), one in zip(said, asked, strict=True)
+    ]
 
 
 def best_constant(asked: Sequence[Asked]) -> list[bool]:
@@ -148,7 +158,7 @@ def captions(
     seer: Seer, pixels: torch.Tensor, scenes: Sequence[Scene], prompt: str, *, temperature: float
 ) -> list[list[Verdict]]:
     """The verdicts on 8 sampled captions of each scene."""
-    said = seer.say(pixels, prompt, num_candidates=8, temperature=temperature, max_new_tokens=64)
+    said = seer.say(pixels, [prompt] * len(scenes), num_candidates=8, temperature=temperature)
     return [[check_caption(text, truth) for text in texts] for texts, truth in zip(said, scenes, strict=True)]
 
 
@@ -159,8 +169,8 @@ def _per_scene(asked: Sequence[Asked], right: Sequence[bool]) -> Mean:
     return Mean.of([sum(goods) / len(goods) for goods in by_scene.values()])
 
 
-def _share(verdicts: list[list[Verdict]], wanted: Callable[[Verdict], bool]) -> Mean:
-    return Mean.of([sum(map(wanted, of_one)) / len(of_one) for of_one in verdicts])
+def _share(verdicts: list[list[Verdict]], label: str) -> Mean:
+    return Mean.of([sum(one.label == label for one in of_one) / len(of_one) for of_one in verdicts])
 
 
 def _distinct(verdicts: list[list[Verdict]]) -> Mean:
@@ -187,9 +197,7 @@ def table(seer: Seer, *, num_scenes: int, seed: int = 0) -> Iterator[str]:
         prompt = LANGUAGES[language].prompts[0]
         verdicts = captions(seer, pixels[condition], scenes, prompt, temperature=temperature)
         facts = [v.num_facts for of_one in verdicts for v in of_one if v.label == "true"] or [0]
-        shares = [
-            _share(verdicts, lambda v, w=label: v.label == w) for label in ("true", "false", "unparsable")
-        ]
+        shares = [_share(verdicts, label) for label in ("true", "false", "unparsable")]
         name = f"{condition}, temperature {temperature}" + ("" if language == ENGLISH.name else ", Chinese")
         cells = [*(share.percent() for share in shares), Mean.of(facts).plain(), _distinct(verdicts).plain()]
         yield f"| {name} | {' | '.join(cells)} |"

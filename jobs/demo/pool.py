@@ -110,14 +110,17 @@ def pack(pool: Pool, chosen: Sequence[int] | Ints, *, width: int, rng: np.random
 
 
 def build(num_scenes: int, *, first_seed: int = FIRST_SEED, processes: int = 2) -> Pool:
-    """Draws and describes scenes: about 3 ms each on one core, the same whatever the number of processes."""
+    """Draws and describes scenes, 5 ms each on one core; 0 processes: in this one. Always the same result."""
     step = 1000
     ranges = [
         range(seed, min(seed + step, first_seed + num_scenes))
         for seed in range(first_seed, first_seed + num_scenes, step)
     ]
-    with multiprocessing.get_context("spawn").Pool(processes) as workers:
-        pieces = workers.map(_piece, ranges, chunksize=1)
+    if processes == 0:
+        pieces = [_piece(seeds) for seeds in ranges]
+    else:
+        with multiprocessing.get_context("spawn").Pool(processes) as workers:
+            pieces = workers.map(_piece, ranges, chunksize=1)
     images, cells, ids, lengths, prompts, weights = (
         np.concatenate(arrays) for arrays in zip(*pieces, strict=True)
     )

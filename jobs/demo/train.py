@@ -40,7 +40,7 @@ class Recipe:
     """
 
     num_scenes: int = 100_000
-    steps: int = 10_000
+    steps: int = 5_000
     rows: int = 64
     width: int = 72
     peak_rate: float = 1.5e-3
