@@ -77,7 +77,8 @@ def load_tokenizer(folder: Path, *, shown_as: str | Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            # With a config given, transformers does not look for one that would ask to run the folder's code.
+            return AutoTokenizer.from_pretrained(folder, config=CogVLMConfig(), trust_remote_code=False)
     except Exception as err:  # whatever a damaged file makes of it
         reason = str(err).strip().splitlines()[0][:200] if str(err).strip() else type(err).__name__
         raise CheckpointError(
