@@ -1,0 +1,77 @@
+"""The counter-based generator: published vectors, and independence of everything but its arguments."""
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cogbatch.decoding.rng import ItemRandom, Purpose
+
+ARGUMENTS = {"purpose": Purpose.TOKEN, "step": 3, "stream": 5}
+
+
+def test_numpy_philox_gives_the_published_vectors() -> None:
+    """Known answers of Philox4x64-10 for all-zero and all-one input (Random123's kat_vectors)."""
+    ones = (1 << 256) - 1
+    zero = np.random.Philox(key=0, counter=ones).random_raw(4)  # numpy steps the counter before it draws
+    full = np.random.Philox(key=(1 << 128) - 1, counter=ones - 1).random_raw(4)
+    assert [f"{word:016x}" for word in zero] == [
+        "16554d9eca36314c",
+        "db20fe9d672d0fdc",
+        "d7e772cee186176b",
+        "7e68b68aec7ba23b",
+    ]
+    assert [f"{word:016x}" for word in full] == [
+        "87b092c3013fe90b",
+        "438c3c67be8d0224",
+        "9cc7d7c69cd777b6",
+        "a09caebf594f0ba0",
+    ]
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_a_longer_draw_starts_with_the_shorter_one(short: int, long: int) -> None:
+    random = ItemRandom(0, "item")
+    assert random.words(max(short, long), **ARGUMENTS)[: min(short, long)].tolist() == (
+        random.words(min(short, long), **ARGUMENTS).tolist()
+    )
+
+
+def test_every_argument_changes_every_word() -> None:
+    base = ItemRandom(0, "item").words(64, **ARGUMENTS)
+    others = [
+        ItemRandom(1, "item").words(64, **ARGUMENTS),
+        ItemRandom(0, "other").words(64, **ARGUMENTS),
+        ItemRandom(0, "item").words(64, **{**ARGUMENTS, "step": 4}),
+        ItemRandom(0, "item").words(64, **{**ARGUMENTS, "stream": 6}),
+    ]
+    for other in others:
+        assert not (base == other).any()
+
+
+def test_steps_and_streams_do_not_overlap_within_a_vocabulary() -> None:
+    """A draw of 128,256 words takes 32,064 counter blocks; the next step begins in another counter word."""
+    random = ItemRandom(0, "item")
+    words = np.concatenate(
+        [random.words(4096, purpose=Purpose.TOKEN, step=s, stream=lane) for s in (0, 1) for lane in (0, 1)]
+    )
+    assert len(np.unique(words)) == len(words)
+
+
+def test_numbers_are_pinned() -> None:
+    """A change here changes what every seed means: raise NUMERICS_VERSION and say so."""
+    assert ItemRandom(0, "item").words(2, purpose=Purpose.TOKEN, step=0, stream=0).tolist() == PINNED
+
+
+def test_gumbel_noise_has_its_distribution() -> None:
+    """Kolmogorov-Smirnov against exp(-exp(-x)) on 40,000 numbers; one fair seed in 1,000 fails."""
+    noise = ItemRandom(7, "item").gumbel(10_000, purpose=Purpose.TOKEN, step=0, streams=[0, 1, 2, 3])
+    assert noise.dtype == torch.float32
+    values = np.sort(noise.double().numpy().ravel())
+    ranks = np.arange(1, values.size + 1) / values.size
+    distance = np.abs(np.exp(-np.exp(-values)) - ranks).max()
+    assert distance < 1.95 / np.sqrt(values.size)
+    assert np.isfinite(values).all()
+
+
+PINNED = [17039309682795723706, 3584060443640070618]
