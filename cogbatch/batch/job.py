@@ -109,7 +109,7 @@ def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend
         if missing:
             before = count_parts(run.parts, run.footers())
             progress.say(
-                f"{missing} of {len(shards)} shards to do, {before.rows} rows are there; starting Ray"
+                f"{missing} of {len(shards)} shards to do, {before.rows} rows are done; starting Ray"
             )
             plan = _plan(spec, run, model, dataset, job)
             status = _run_missing(run, spec, plan, shards, before, backend=backend, progress=progress)

@@ -84,7 +84,7 @@ class PlainProgress:
 
     def __init__(self, stream: TextIO, *, every_s: float = PLAIN_EVERY_S) -> None:
         self._stream, self._every_s = stream, every_s
-        self._last_s = float("-inf")
+        self._last_s, self._last_rows = float("-inf"), -1
 
     def say(self, line: str) -> None:
         """One line."""
@@ -92,8 +92,9 @@ class PlainProgress:
 
     def update(self, status: Status) -> None:
         """One line, if the last one is old enough or the job is complete."""
-        if time.monotonic() - self._last_s >= self._every_s or status.rows == status.rows_total:
-            self._last_s = time.monotonic()
+        is_new_end = status.rows == status.rows_total > self._last_rows
+        if time.monotonic() - self._last_s >= self._every_s or is_new_end:
+            self._last_s, self._last_rows = time.monotonic(), status.rows
             self.say(status.line())
 
     def close(self) -> None:

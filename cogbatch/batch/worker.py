@@ -82,6 +82,7 @@ class ShardWorker:
                 self._progress.pop(name, None)
                 if not self._progress and self._loop is not None:
                     self._stall.disarm()
+        self._beat()  # the last tokens; the process may be gone before the reporter's turn
         ray.get(self._monitor.end.remote(self._id, name, tally))
         return "done"
 
@@ -139,13 +140,16 @@ class ShardWorker:
     def _report(self) -> None:
         while True:
             time.sleep(BEAT_EVERY_S)
-            with self._counting:
-                answer = self._monitor.beat.remote(self._id, dict(self._progress), self._tokens)
-                self._tokens = 0
-            if ray.get(answer):
-                self._stopping.set()
-                if self._loop is not None:
-                    self._loop.stop()
+            self._beat()
+
+    def _beat(self) -> None:
+        with self._counting:
+            answer = self._monitor.beat.remote(self._id, dict(self._progress), self._tokens)
+            self._tokens = 0
+        if ray.get(answer):
+            self._stopping.set()
+            if self._loop is not None:
+                self._loop.stop()
 
     def _crash(self, err: Exception) -> None:
         """Ends the process: Ray starts a fresh one; a raising call would be retried on a dead engine."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import fake_backend
 import pytest
+from fake_backend import MakeSpec
 
 from cogbatch.batch.spec import JobSpec, parse_spec
 
@@ -30,9 +31,6 @@ def local_ray() -> Iterator[None]:
     )
     yield
     ray.shutdown()
-
-
-MakeSpec = Callable[..., JobSpec]
 
 
 @pytest.fixture

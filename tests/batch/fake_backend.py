@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from cogbatch.batch.backend import Backend, ReadyModel, WorkerPlan
-from cogbatch.batch.spec import ModelSpec
+from cogbatch.batch.spec import JobSpec, ModelSpec
 from cogbatch.errors import CheckpointError
 from cogbatch.types import Candidate, GenerationParams, GenerationRequest, RequestError, RequestOutput
+
+MakeSpec = Callable[..., JobSpec]
 
 
 class FakeEngine:

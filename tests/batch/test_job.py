@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import MakeSpec
-from fake_backend import FAKE, REFUSING
+from fake_backend import FAKE, REFUSING, MakeSpec
 
 from cogbatch.batch.job import run_job
 from cogbatch.batch.spec import JobSpec

@@ -25,7 +25,7 @@ def test_a_line_names_every_number() -> None:
 def test_plain_progress_is_sparse_but_never_leaves_out_the_end() -> None:
     stream = io.StringIO()
     progress = PlainProgress(stream, every_s=1000)
-    for rows in (1, 2, 3, 4):
+    for rows in (1, 2, 3, 4, 4):
         progress.update(Status(rows=rows, rows_total=4))
     assert [line.split()[0] for line in stream.getvalue().splitlines()] == ["1/4", "4/4"]
 
