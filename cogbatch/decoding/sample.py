@@ -22,7 +22,7 @@ class Sample:
         for name, value in (("top_k", params.top_k), ("min_p", params.min_p)):
             if params.num_candidates > 1 and value == 1:
                 raise ValueError(
-                    f"{name} = {value} leaves one token to choose from, so all {params.num_candidates} candidates "
+                    f"{name} = {value} leaves one token, so all {params.num_candidates} candidates "
                     f"would be equal: change {name} (0 keeps all tokens) or ask for one candidate"
                 )
 
