@@ -1,0 +1,40 @@
+# make demo: install and run the main job. make test: everything that must hold. See README.md.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: demo test test-slow bench lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/cogbatch run jobs/demo/job.yaml
+	$(BIN)/cogbatch report runs/demo
+
+test: $(VENV)/installed-dev lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-slow: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "slow"
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m tests.bench.engine
+
+# Markers, so that a second call installs nothing; the lock pins every version.
+$(VENV)/installed: pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cogbatch needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(INSTALL) -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
