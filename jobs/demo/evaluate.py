@@ -25,6 +25,7 @@ from cogbatch.model.processing_cogvlm import encode_prompt, preprocess_image
 from jobs.demo.check import Verdict, check_answer, check_caption
 from jobs.demo.grammar import Question, ask_each
 from jobs.demo.scenes import SIDE, Scene, draw, scene
+from jobs.demo.vocabulary import DIRECTORY
 from jobs.demo.words import ENGLISH, LANGUAGES
 
 FIRST_SEED = 10_000  # held out: training starts at 2,000,000 (pool.py)
@@ -118,11 +119,11 @@ class Seer:
         return ids
 
 
-def load(checkpoint: Path) -> Seer:
+def load(checkpoint: Path, *, cache: Path | None = None) -> Seer:
     """The checkpoint as a job would load it: converted, its weights as shipped, computed in float32."""
-    prepared = prepare_model(str(checkpoint), tokenizer=str(checkpoint.parent / "tokenizer"), version="base")
+    prepared = prepare_model(checkpoint, tokenizer=DIRECTORY, version="base", cache_dir=cache)
     model = CogVLMForCausalLM.from_pretrained(prepared.path, dtype=torch.float32).eval()
-    return Seer(model, AutoTokenizer.from_pretrained(checkpoint.parent / "tokenizer"))
+    return Seer(model, AutoTokenizer.from_pretrained(DIRECTORY))
 
 
 def pictures(scenes: Sequence[Scene], condition: str, *, image_size: int) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The README's picture, scenes with their candidates: `python -m jobs.demo.picture RUN_DIR docs/demo.png`.
 
 Reads a finished run's parts with plain pyarrow; scenes are drawn again from their ground truth, and every
-candidate is marked by check.py: green true, red false, grey unparsable. English only: PIL has no Chinese font.
+candidate is marked by check.py: green true, red false, grey unparsable. English only: PIL has no Chinese one.
 """
 
 from __future__ import annotations
