@@ -152,6 +152,9 @@ def run(
     progress = open_progress()
     try:
         summary = run_job(spec, progress=progress)
+    except KeyboardInterrupt:
+        progress.say("Interrupted. Finished parts are kept; run the same command again to resume.")
+        raise typer.Exit(130) from None
     finally:
         progress.close()
     _show(summary.lines(), summary.to_json(), as_json=as_json)

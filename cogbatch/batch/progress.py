@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.text import Text
 
 PLAIN_EVERY_S = 5.0
 
@@ -102,7 +102,7 @@ class PlainProgress:
 
 
 class RichProgress:
-    """A bar with its numbers that redraws in place."""
+    """A bar with its numbers below it, redrawn in place."""
 
     def __init__(self, stream: TextIO) -> None:
         self._live = Live(console=Console(file=stream), refresh_per_second=4, redirect_stderr=False)
@@ -114,9 +114,8 @@ class RichProgress:
 
     def update(self, status: Status) -> None:
         """Redraws the bar."""
-        row = Table.grid(padding=(0, 1))
-        row.add_row(ProgressBar(total=status.rows_total, completed=status.rows, width=24), status.line())
-        self._live.update(row)
+        bar = ProgressBar(total=status.rows_total, completed=status.rows)
+        self._live.update(Group(bar, Text(status.line())))
 
     def close(self) -> None:
         """Stops redrawing; the last state stays."""
