@@ -85,7 +85,7 @@ def cogvlm_backend() -> Backend:
 
 
 def _check_params(params: GenerationParams) -> object:
-    from cogbatch.decoding.params import check_params
+    from cogbatch.engine import check_params
 
     return check_params(params)
 

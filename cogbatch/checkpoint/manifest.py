@@ -37,7 +37,7 @@ TOKENIZER_FILES = (
 )
 
 # Values of CogVLMConfig that leave every candidate as it is.
-_NO_EFFECT = {"initializer_range", "use_cache", "max_position_embeddings", "dropout_prob", "vision_config"}
+_NO_EFFECT = {"initializer_range", "use_cache", "dropout_prob", "vision_config"}
 
 
 def fingerprint(tensors: Iterable[TensorDigest], config: CogVLMConfig, *, tokenizer_dir: Path | None) -> str:

@@ -25,7 +25,7 @@ def block_rows(device: torch.device, dtype: torch.dtype) -> int:
 class RowBlockLinear(nn.Linear):
     """nn.Linear that splits decode steps, [R, 1, in] with R above block_rows, into blocks of block_rows.
 
-    R must then be a multiple of block_rows. Prefill, [1, S, in] or [S, in], is untouched: it has one item only.
+    R must then be a multiple of block_rows. Prefill, [1, S, in] or [S, in], is one item, and untouched.
     """
 
     block_rows: int = _DEFAULT_BLOCK_ROWS

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoTokenizer
 
 from cogbatch.errors import CheckpointError
+from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.model.directory import read_config
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 
@@ -66,6 +67,9 @@ def load_tokenizer(tokenizer_dir: Path) -> Any:
             "(--tokenizer DIR; CogVLM v1 uses lmsys/vicuna-7b-v1.5), or convert with --tokenizer"
         )
     try:
-        return AutoTokenizer.from_pretrained(tokenizer_dir, local_files_only=True, trust_remote_code=False)
+        # With a config given, transformers does not look for one that would ask to run the folder's code.
+        return AutoTokenizer.from_pretrained(
+            tokenizer_dir, config=CogVLMConfig(), local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:
         raise CheckpointError(f"{tokenizer_dir}: the tokenizer cannot be loaded: {error}") from error

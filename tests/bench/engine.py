@@ -21,24 +21,10 @@ from cogbatch import Engine, GenerationParams, GenerationRequest
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 from cogbatch.model.processing_cogvlm import preprocess_image
+from tests.tiny import ByteTokenizer
 
 HIDDEN, HEADS, LAYERS, INNER, VOCAB = 512, 8, 8, 1376, 1024
 CANDIDATES, NEW_TOKENS, PROMPT_TOKENS, IMAGE_SIZE = 8, 64, 30, 490
-
-
-class ByteTokenizer:
-    """One token a byte; enough for a model with random weights."""
-
-    def __len__(self) -> int:
-        return 259
-
-    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        del add_special_tokens
-        return [3 + byte for byte in text.encode()]
-
-    def decode(self, ids: list[int], *, skip_special_tokens: bool = True) -> str:
-        del skip_special_tokens
-        return bytes(token - 3 for token in ids if token >= 3).decode(errors="replace")
 
 
 def bench_model() -> CogVLMForCausalLM:
@@ -109,7 +95,8 @@ def main() -> None:
     def run_engine(count: int) -> None:
         requests = [GenerationRequest(str(i), image, prompts[i]) for i in range(count)]
         outputs = list(engine.generate(requests, params))
-        if sum(c.num_tokens for output in outputs for c in output.candidates) != count * CANDIDATES * NEW_TOKENS:
+        generated = sum(candidate.num_tokens for output in outputs for candidate in output.candidates)
+        if generated != count * CANDIDATES * NEW_TOKENS:
             raise SystemExit(f"the engine did not do the work: {[output.error for output in outputs]}")
 
     def run_generate(sequences: int) -> None:
