@@ -34,7 +34,7 @@ def test_fallback_equals_torch() -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.1, 1.0, 30.0]))
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.1, 1.0, 5.0]))
 def test_merge_of_two_parts_equals_attention_over_both(first: int, second: int, spread: float) -> None:
     query = random_states(2, 3, 4, 8, seed=0) * spread
     key, value = (random_states(2, 3, first + second, 8, seed=i) for i in (1, 2))
