@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
@@ -39,6 +40,8 @@ def load_model(model_dir: Path, *, dtype: str, device: torch.device) -> CogVLMFo
         raise ValueError(f"dtype is {dtype!r}: expected auto, {', '.join(DTYPES)}")
     config = read_config(model_dir)
     wanted = config.dtype if dtype == "auto" else DTYPES[dtype]
+    showed_bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
         model, report = CogVLMForCausalLM.from_pretrained(
             model_dir,
@@ -50,6 +53,9 @@ def load_model(model_dir: Path, *, dtype: str, device: torch.device) -> CogVLMFo
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{model_dir} cannot be loaded: {error}") from error
+    finally:
+        if showed_bar:
+            transformers_logging.enable_progress_bar()
     for ill, names in (("missing", report["missing_keys"]), ("unknown", report["unexpected_keys"])):
         if names:
             shown = ", ".join(sorted(names)[:5])
