@@ -1,0 +1,106 @@
+"""The images of a run's items, read again from its input, as small data URIs for a page. Writes nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from cogbatch.dataset.dataset import Dataset, open_dataset
+from cogbatch.dataset.options import InputOptions
+from cogbatch.dataset.shards import Shard
+from cogbatch.errors import CogbatchError
+from cogbatch.eval.runs import Item, Run
+from cogbatch.images import ImageLimits, load_image
+
+MAX_SIDE_PX = 256
+JPEG_QUALITY = 85
+LIMITS = ImageLimits(timeout_s=10, attempts=1)  # a report need not wait for a slow server
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small image, or why there is none. data_uri: PNG or JPEG; sizes in pixels."""
+
+    data_uri: str | None = None
+    width: int = 0
+    height: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Album:
+    """The pictures of some items, in their order; remark: what concerns all of them, or nothing."""
+
+    pictures: tuple[Picture, ...]
+    remark: str = ""
+
+
+def read_pictures(run: Run, items: Sequence[Item]) -> Album:
+    """The picture of each item, by its place (input_file, input_row) in the input of job.json.
+
+    Never raises for what is wrong with the input or an image: the note or the remark says it. An input that
+    was copied or changed since is read all the same, and a row that now has another id gets no picture.
+    """
+    if not items:
+        return Album(())
+    try:
+        dataset = open_dataset(_options(run.job["spec"]["input"]))
+    except (CogbatchError, OSError, TypeError, ValueError) as err:
+        note = Picture(note="the input cannot be opened")
+        return Album((note,) * len(items), f"No images: the input cannot be opened again: {_line(err)}")
+    remark = ""
+    if dataset.fingerprint != run.job["dataset_fingerprint"]:
+        remark = (
+            "The input's files have another size or time than when the job ran: images may not be those seen."
+        )
+    return Album(tuple(_picture(dataset, run, item) for item in items), remark)
+
+
+def thumbnail(image: Image.Image) -> Picture:
+    """The image within 256 x 256 pixels, as PNG or JPEG, whichever is smaller."""
+    small = image.copy()
+    small.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)  # never enlarges
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    small.save(png, "PNG", optimize=True)
+    small.save(jpeg, "JPEG", quality=JPEG_QUALITY)
+    kind, data = min(("png", png.getvalue()), ("jpeg", jpeg.getvalue()), key=lambda found: len(found[1]))
+    uri = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return Picture(uri, small.width, small.height)
+
+
+def _picture(dataset: Dataset, run: Run, item: Item) -> Picture:
+    shard = _shard_of(run, item)
+    if shard is None:
+        return Picture(note="no such row in the job")
+    try:
+        (row,) = dataset.read(shard.part_of(start=item.input_row - shard.first_row, num_rows=1))
+        if row.id != item.id:
+            return Picture(note=f"the input has {row.id} there now")
+        if row.image is None:
+            return Picture(note=row.error.message if row.error else "text only, no image")
+        return thumbnail(load_image(row.image, limits=LIMITS))
+    except (CogbatchError, OSError, IndexError, ValueError) as err:
+        return Picture(note=f"the image cannot be read: {_line(err)}")
+
+
+def _shard_of(run: Run, item: Item) -> Shard | None:
+    files = run.job["files"]
+    for shard in run.shards:
+        place = item.input_row - shard.first_row
+        if files[shard.file_index] == item.input_file and 0 <= place < shard.num_rows:
+            return shard
+    return None
+
+
+def _options(section: Mapping[str, Any]) -> InputOptions:
+    """The input section of job.json as the dataset takes it."""
+    return InputOptions(**{**section, "columns": tuple(section["columns"])})
+
+
+def _line(err: BaseException) -> str:
+    return " ".join(str(err).split()) or type(err).__name__

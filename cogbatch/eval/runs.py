@@ -1,0 +1,154 @@
+"""A run directory as what it holds: the job, and its items one by one. Reads only; judges nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cogbatch.dataset.parts import PartFooter
+from cogbatch.dataset.run_directory import RunDirectory
+from cogbatch.dataset.shards import Shard
+from cogbatch.errors import RunDirectoryError
+from cogbatch.types import Candidate, RequestError
+
+BATCH_ROWS = 1024  # in memory at a time, as Python objects
+COLUMNS = (
+    "id",
+    "image",
+    "prompt",
+    "error",
+    "input_file",
+    "input_row",
+    "model_fingerprint",
+    "job_fingerprint",
+)
+# Token ids are most of a part and no metric needs them.
+CANDIDATE_COLUMNS = (
+    "index",
+    "text",
+    "cumulative_logprob",
+    "num_tokens",
+    "finish_reason",
+    "weight",
+    "score",
+    "lane",
+    "flags",
+    "source",
+)
+JOB_KEYS = ("job_fingerprint", "model_fingerprint", "dataset_fingerprint", "spec", "files", "shards")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row of a part. candidates: without their token ids."""
+
+    id: str
+    image: str | None
+    prompt: str | None
+    candidates: tuple[Candidate, ...]
+    error: RequestError | None
+    input_file: str
+    input_row: int
+    model_fingerprint: str
+    job_fingerprint: str
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        """What names the input row, also where ids repeat."""
+        return self.input_file, self.input_row
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run directory, finished or not.
+
+    Args:
+        path: absolute. job: job.json. shards: the grid of the job.
+        parts: footers of the parts there are, in input order.
+    """
+
+    path: Path
+    job: Mapping[str, Any]
+    shards: tuple[Shard, ...]
+    parts: tuple[PartFooter, ...]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the job, done or not."""
+        return sum(shard.num_rows for shard in self.shards)
+
+    @property
+    def num_finished(self) -> int:
+        """Rows in the parts."""
+        return sum(part.num_rows for part in self.parts)
+
+    def items(self) -> Iterator[Item]:
+        """All rows of the parts, in input order, a few at a time.
+
+        Raises RunDirectoryError: a part is damaged, or gone since the run was opened.
+        """
+        for part in self.parts:
+            path = self.path / "parts" / part.name
+            columns = [*COLUMNS, *(f"candidates.list.element.{name}" for name in CANDIDATE_COLUMNS)]
+            try:
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+                        yield from map(_item, batch.to_pylist())
+            except (pa.ArrowException, KeyError, OSError) as err:
+                raise RunDirectoryError(
+                    f"{path} cannot be read ({' '.join(str(err).split())}); delete it and run the job again"
+                ) from err
+
+
+def open_run(path: str | Path) -> Run:
+    """The run in a directory. Raises RunDirectoryError: not a run directory, or no part in it yet."""
+    directory = RunDirectory(path)
+    job = directory.read_job()
+    if job is None:
+        raise RunDirectoryError(
+            f"{directory.path} has no job.json; expected a run directory, the output.path of a job"
+        )
+    absent = [key for key in JOB_KEYS if key not in job]
+    if absent:
+        raise RunDirectoryError(
+            f"{directory.path / 'job.json'} lacks {', '.join(absent)}; was it written by another version?"
+        )
+    parts = directory.footers()
+    if not parts:
+        raise RunDirectoryError(f"{directory.path} has no finished part; run its job first")
+    return Run(directory.path, job, tuple(map(Shard.from_json, job["shards"])), parts)
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+    return Item(
+        id=row["id"],
+        image=row["image"],
+        prompt=row["prompt"],
+        candidates=tuple(map(_candidate, row["candidates"] or ())),
+        error=row["error"] and RequestError(**row["error"]),
+        input_file=row["input_file"],
+        input_row=row["input_row"],
+        model_fingerprint=row["model_fingerprint"],
+        job_fingerprint=row["job_fingerprint"],
+    )
+
+
+def _candidate(values: Mapping[str, Any]) -> Candidate:
+    return Candidate(
+        index=values["index"],
+        text=values["text"],
+        token_ids=(),
+        cumulative_logprob=values["cumulative_logprob"],
+        num_tokens=values["num_tokens"],
+        finish_reason=values["finish_reason"],
+        weight=values["weight"],
+        score=values["score"],
+        lane=values["lane"],
+        flags=tuple(values["flags"] or ()),
+        source=values["source"],
+    )
