@@ -9,7 +9,8 @@ from __future__ import annotations
 import multiprocessing
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ class Pool:
         """T, texts per scene."""
         return len(self.prompts) // len(self.images)
 
-    @property
+    @cached_property
     def num_shapes(self) -> NDArray[np.int64]:
         """[N], shapes in each scene."""
         counts: NDArray[np.int64] = (self.cells[:, :, 0] > 0).sum(axis=1)
@@ -57,7 +58,7 @@ class Pool:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **vars(self))
+        np.savez(path, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def load(cls, path: Path) -> Pool:

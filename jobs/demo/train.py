@@ -3,6 +3,7 @@
 The loop and the recipe; data is pool.py, the batched forward is shared_prefix.py. What makes it quick: a cell
 of a scene is one patch; an answer's loss is averaged over its tokens; projected patches must also tell what
 their cell holds (a head that is dropped at export); one shape first; several texts share an image.
+On a busy machine set OMP_WAIT_POLICY=passive: threads that spin at barriers made steps ten times slower.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the field's usual name
 
+from cogbatch.checkpoint.export import export_sat
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 from cogbatch.model.processing_cogvlm import IMAGE_MEAN, IMAGE_STD
@@ -82,11 +85,13 @@ def rate(step: int, recipe: Recipe) -> float:
     return recipe.peak_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def choose(step: int, recipe: Recipe, by_shapes: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """The scenes of a step: [rows] indices; of one shape first, then of up to two, then of all."""
+def choose(
+    step: int, recipe: Recipe, num_shapes: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """The scenes of a step, [rows] indices: of one shape first, then of up to two, then of any number."""
     progress = step / recipe.steps
-    known = 1 if progress < recipe.alone else 2 if progress < recipe.pairs else len(by_shapes)
-    return rng.choice(np.concatenate(by_shapes[:known]) if known < 4 else by_shapes[-1], recipe.rows)
+    most = 1 if progress < recipe.alone else 2 if progress < recipe.pairs else num_shapes.max()
+    return rng.choice(np.flatnonzero(num_shapes <= most), recipe.rows)
 
 
 def losses(
@@ -122,74 +127,91 @@ def rounded(model: CogVLMForCausalLM) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to(torch.bfloat16) for name, tensor in model.state_dict().items()}
 
 
+@dataclass
+class Learner:
+    """All that changes during training; `cell_head` is dropped at export."""
+
+    model: CogVLMForCausalLM
+    cell_head: nn.Linear
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+
+    @classmethod
+    def new(cls, recipe: Recipe) -> Learner:
+        torch.manual_seed(recipe.seed)
+        model = CogVLMForCausalLM(configuration())
+        cell_head = nn.Linear(model.config.hidden_size, sum(CELL_LABELS))
+        parameters = [*model.parameters(), *cell_head.parameters()]
+        groups = [
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=recipe.peak_rate, betas=(0.9, 0.98), fused=True)
+        return cls(model, cell_head, optimizer)
+
+    def advance(self, pool: Pool, recipe: Recipe, *, dtype: torch.dtype) -> tuple[float, float]:
+        """One step; what it does depends on its number only. Returns the losses per answer and per cell."""
+        rng = np.random.default_rng([recipe.seed, self.step])
+        rows = pack(pool, choose(self.step, recipe, pool.num_shapes, rng), width=recipe.width, rng=rng)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(self.step, recipe)
+        answer_loss, cell_loss = losses(self.model, self.cell_head, rows, dtype=dtype)
+        self.optimizer.zero_grad()
+        (answer_loss + recipe.cell_weight * cell_loss).backward()
+        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.cell_head.parameters()], 1.0)
+        self.optimizer.step()
+        self.step += 1
+        return answer_loss.item(), cell_loss.item()
+
+    def save(self, path: Path, recipe: Recipe) -> None:
+        state = {
+            "recipe": vars(recipe),
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "cell_head": self.cell_head.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        temporary = path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(path)
+
+    def load(self, path: Path, recipe: Recipe) -> None:
+        """Raises SystemExit: the file is of another recipe."""
+        state = torch.load(path, weights_only=True)
+        if state["recipe"] != vars(recipe):
+            raise SystemExit(f"{path} is of another recipe; remove it or choose another --work")
+        self.model.load_state_dict(state["model"])
+        self.cell_head.load_state_dict(state["cell_head"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+
 def train(recipe: Recipe, *, work: Path, out: Path, threads: int, save_every: int = 500) -> None:
     """Trains, resuming from `work` when it holds an unfinished run of the same recipe; exports to `out`."""
     torch.set_num_threads(threads)
-    torch.manual_seed(recipe.seed)
     pool = _pool(recipe, work / f"pool-{recipe.num_scenes}.npz", processes=threads)
-    model = CogVLMForCausalLM(configuration())
-    cell_head = nn.Linear(model.config.hidden_size, sum(CELL_LABELS))
-    parameters = [*model.parameters(), *cell_head.parameters()]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.peak_rate, betas=(0.9, 0.98), fused=True)
-    counts = pool.num_shapes
-    by_shapes = [*(np.flatnonzero(counts == number) for number in (1, 2, 3)), np.arange(len(counts))]
-    state_file, log = work / "state.pt", work / "log.csv"
-    first = 0
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        if state["recipe"] != vars(recipe):
-            raise SystemExit(f"{state_file} is of another recipe; remove it or choose another --work")
-        model.load_state_dict(state["model"])
-        cell_head.load_state_dict(state["cell_head"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
+    learner = Learner.new(recipe)
+    state, log = work / "state.pt", work / "log.csv"
+    if state.exists():
+        learner.load(state, recipe)
     else:
         log.write_text("step,answer_loss,cell_loss,seconds\n")
-    started, answer_mean, cell_mean = time.monotonic(), 0.0, 0.0
-    for step in range(first, recipe.steps):
-        rng = np.random.default_rng([recipe.seed, step])
-        rows = pack(pool, choose(step, recipe, by_shapes, rng), width=recipe.width, rng=rng)
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, recipe)
-        answer_loss, cell_loss = losses(model, cell_head, rows, dtype=torch.bfloat16)
-        optimizer.zero_grad()
-        (answer_loss + recipe.cell_weight * cell_loss).backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        answer_mean += answer_loss.item() / 50
-        cell_mean += cell_loss.item() / 50
-        if (step + 1) % 50 == 0:
-            seconds = time.monotonic() - started
-            print(
-                f"step {step + 1}: answers {answer_mean:.4f}, cells {cell_mean:.4f}, {seconds:.0f} s",
-                flush=True,
-            )
+    started, recent = time.monotonic(), []
+    while learner.step < recipe.steps:
+        recent.append(learner.advance(pool, recipe, dtype=torch.bfloat16))
+        if learner.step % 50 == 0:
+            answer, cell = np.mean(recent, axis=0)
+            seconds, recent = time.monotonic() - started, []
+            print(f"step {learner.step}: answers {answer:.4f}, cells {cell:.4f}, {seconds:.0f} s", flush=True)
             with log.open("a") as file:
-                csv.writer(file).writerow(
-                    [step + 1, f"{answer_mean:.4f}", f"{cell_mean:.4f}", round(seconds)]
-                )
-            answer_mean, cell_mean = 0.0, 0.0
-        if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
-            state = {
-                "recipe": vars(recipe),
-                "step": step + 1,
-                "model": model.state_dict(),
-                "cell_head": cell_head.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            }
-            torch.save(state, state_file.with_suffix(".tmp"))
-            state_file.with_suffix(".tmp").replace(state_file)
-    export(model, out, log=log)
+                csv.writer(file).writerow([learner.step, f"{answer:.4f}", f"{cell:.4f}", round(seconds)])
+        if learner.step % save_every == 0 or learner.step == recipe.steps:
+            learner.save(state, recipe)
+    export(learner.model, out, log=log)
 
 
 def export(model: CogVLMForCausalLM, out: Path, *, log: Path) -> None:
     """Writes the SAT checkpoint in bf16 and the log beside it."""
-    from cogbatch.checkpoint.export import export_sat
-
     export_sat(rounded(model), out, config=model.config, overwrite=True)
     (out / "training_log.csv").write_text(log.read_text())
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import torch
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 from jobs.demo.pool import Pool, build, pack, texts
 from jobs.demo.shared_prefix import forward
-from jobs.demo.train import CELL_LABELS, Recipe, configuration, losses, rate, rounded
+from jobs.demo.train import Learner, Recipe, choose, configuration, rate, rounded
 
 
 @pytest.fixture(scope="module")
@@ -62,20 +64,44 @@ def test_texts_that_share_an_image_get_the_logits_they_get_alone(pool: Pool) -> 
 
 
 def test_a_few_steps_lower_both_losses(pool: Pool) -> None:
-    torch.manual_seed(0)
-    model = CogVLMForCausalLM(configuration())
-    head = torch.nn.Linear(192, sum(CELL_LABELS))
-    optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=2e-3)
-    rows = pack(pool, range(4), width=60, rng=np.random.default_rng(0))
-    seen = []
-    for _ in range(8):
-        answer, cell = losses(model, head, rows, dtype=torch.float32)
-        optimizer.zero_grad()
-        (answer + cell).backward()
-        optimizer.step()
-        seen.append((answer.item(), cell.item()))
+    recipe = Recipe(rows=4, width=60, warm_up=1, steps=30, peak_rate=3e-3, alone=0, pairs=0)
+    learner = Learner.new(recipe)
+    seen = [learner.advance(pool, recipe, dtype=torch.float32) for _ in range(10)]
     assert seen[-1][0] < 0.8 * seen[0][0]
-    assert seen[-1][1] < 0.8 * seen[0][1]
+    assert seen[-1][1] < 0.9 * seen[0][1]
+
+
+def test_a_resumed_run_ends_with_the_same_weights(pool: Pool, tmp_path: Path) -> None:
+    recipe = Recipe(rows=2, width=60, steps=4)
+    whole, begun, resumed = (Learner.new(recipe) for _ in range(3))
+    for _ in range(4):
+        whole.advance(pool, recipe, dtype=torch.float32)
+    for _ in range(2):
+        begun.advance(pool, recipe, dtype=torch.float32)
+    begun.save(tmp_path / "state.pt", recipe)
+    resumed.load(tmp_path / "state.pt", recipe)
+    for _ in range(2):
+        resumed.advance(pool, recipe, dtype=torch.float32)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+    with pytest.raises(SystemExit, match="another recipe"):
+        resumed.load(tmp_path / "state.pt", Recipe(rows=3))
+
+
+def test_easy_scenes_come_first() -> None:
+    recipe = Recipe(steps=100, rows=50, alone=0.1, pairs=0.2)
+    num_shapes = np.array([1, 2, 3, 4] * 5)
+    most = [
+        num_shapes[choose(step, recipe, num_shapes, np.random.default_rng(0))].max() for step in (0, 10, 20)
+    ]
+    assert most == [1, 2, 4]
+
+
+def test_a_saved_pool_is_the_same_pool(pool: Pool, tmp_path: Path) -> None:
+    pool.save(tmp_path / "pool.npz")
+    again = Pool.load(tmp_path / "pool.npz")
+    assert np.array_equal(again.ids, pool.ids)
+    assert np.array_equal(again.images, pool.images)
 
 
 def test_the_rate_warms_up_and_falls_to_a_twentieth() -> None:
