@@ -1,87 +1,15 @@
-"""Small runs, written as a job writes them: job.json from an opened dataset, parts from its rows."""
+"""Small runs for tests of eval."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+import functools
 from pathlib import Path
 
 import pytest
-from PIL import Image
-
-from cogbatch.dataset import InputOptions, RunDirectory, open_dataset
-from cogbatch.dataset.parts import write_part
-from cogbatch.dataset.schema import record, rows_to_table
-from cogbatch.types import Candidate, RequestError, RequestOutput
-
-MODEL = "m" * 64
-Outputs = Sequence[Sequence[str] | RequestError]
-MakeRun = Callable[..., Path]
-
-
-def candidate(index: int, text: str, *, logprob: float = -2.0, num_tokens: int = 4) -> Candidate:
-    """A candidate of which only a few things matter."""
-    return Candidate(index, text, (7,) * num_tokens, logprob, num_tokens, "stop", lane=index)
-
-
-def output(texts: Sequence[str] | RequestError) -> RequestOutput:
-    if isinstance(texts, RequestError):
-        return RequestOutput("", error=texts)
-    return RequestOutput("", tuple(candidate(index, text) for index, text in enumerate(texts)))
+from small_run import MakeRun, write_run
 
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """A run over images 0.png, 1.png ... (2, 4, 6 ... pixels wide), one item per entry of outputs.
-
-    ids: of the items; done: how many shards have a part; models: the model fingerprint of each shard.
-    """
-
-    def make(
-        outputs: Outputs,
-        *,
-        ids: Sequence[str] | None = None,
-        shard_size: int = 2,
-        done: int | None = None,
-        models: Sequence[str] | None = None,
-    ) -> Path:
-        data = tmp_path / "data"
-        data.mkdir()
-        rows = []
-        for number in range(len(outputs)):
-            Image.new("RGB", (2 * number + 2, 3), (200, 0, 0)).save(data / f"{number}.png")
-            name = ids[number] if ids else f"item-{number}"
-            rows.append({"id": name, "image": f"{number}.png", "prompt": f"What is {number}?"})
-        (data / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        options = InputOptions(str(data / "rows.jsonl"), id_column="id", prompt_column="prompt")
-        dataset = open_dataset(options)
-        shards = dataset.shards(shard_size)
-        run = RunDirectory(tmp_path / "run")
-        with run.lock():
-            run.start(
-                {
-                    "job_fingerprint": "j",
-                    "model_fingerprint": MODEL,
-                    "dataset_fingerprint": dataset.fingerprint,
-                    "spec": {
-                        "name": "small",
-                        "model": {"checkpoint": "models/tiny"},
-                        "input": asdict(options),
-                        "generation": {"num_candidates": 2, "temperature": 0.8},
-                    },
-                    "started": "2026-11-23T04:00:00+00:00",
-                    "files": [file.path for file in dataset.files],
-                    "shards": [shard.to_json() for shard in shards],
-                }
-            )
-        for shard in shards[:done]:
-            model = models[shard.index] if models else MODEL
-            records = [
-                record(row, output(outputs[row.input_row]), model_fingerprint=model, job_fingerprint="j")
-                for row in dataset.read(shard)
-            ]
-            write_part(run.parts, shard.part_name, rows_to_table(records, carried=dataset.carried))
-        return run.path
-
-    return make
+    """write_run in a folder of the test's own."""
+    return functools.partial(write_run, tmp_path)
