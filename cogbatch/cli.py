@@ -255,6 +255,26 @@ def generate(
     _show(lines, {"candidates": [asdict(candidate) for candidate in output.candidates]}, as_json=as_json)
 
 
+@app.command(no_args_is_help=True)
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="Run directory: the output.path of a job.")],
+    max_items: Annotated[int, typer.Option(min=0, help="Items shown with image and candidates.")] = 60,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write report.html into a run directory: one page with counts, metrics and a sample of items.
+
+    \b
+    cogbatch report runs/demo
+    cogbatch report runs/demo --max-items 200
+    """
+    del debug
+    from cogbatch.eval.report import write_report
+
+    path = str(write_report(run_dir, max_items=max_items))
+    _show([path], {"report": path}, as_json=as_json)
+
+
 def _load(job: Path, overrides: list[str] | None, address: str | None, limit: int | None) -> JobSpec:
     from cogbatch.batch.spec import load_spec
 

@@ -80,20 +80,20 @@ def _summary(job: Mapping[str, Any], digest: Digest) -> Html:
 def _checks(job: Mapping[str, Any], digest: Digest) -> Iterable[Html]:
     """The promises of a run, each as held or broken."""
     if digest.is_exactly_once:
-        yield _check(True, f"every one of the {digest.rows_in:,} input rows is there exactly once")
+        yield _check(True, f"every input row is there exactly once, {digest.rows_in:,} in all")
     elif digest.rows_out < digest.rows_in and not digest.misplaced:
-        yield _check(False, f"{digest.rows_in - digest.rows_out:,} rows are missing: run the job again")
+        yield _check(False, f"rows missing: {digest.rows_in - digest.rows_out:,}; run the job again")
     else:
-        yield _check(False, f"{digest.misplaced:,} rows are not where the job's grid has them")
+        yield _check(False, f"rows that are not where the job's grid has them: {digest.misplaced:,}")
     found, wanted = digest.model_fingerprints, str(job["model_fingerprint"])
     if found == (wanted,):
         yield _check(True, "one model in all rows, that of the job: ", element("code", wanted))
     else:
         marks = [join(element("code", mark), " ") for mark in found]
-        said = f"{len(found)} model fingerprints in the rows, expected only "
+        said = f"model fingerprints in the rows: {len(found)}, expected only "
         yield _check(False, said, element("code", wanted), "; found ", *marks)
     if digest.foreign_rows:
-        yield _check(False, f"{digest.foreign_rows:,} rows belong to another job")
+        yield _check(False, f"rows of another job: {digest.foreign_rows:,}")
 
 
 def _check(holds: bool, *said: str) -> Html:
@@ -104,19 +104,14 @@ def _check(holds: bool, *said: str) -> Html:
 def _errors(digest: Digest) -> Html:
     if not digest.errors:
         return Html("")
-    columns = ("stage", "type", "rows", "commonest messages")
-    return _section("Errors", _table("Errors", columns, map(_error_row, digest.errors)))
+    return _section("Errors", *map(_error_group, digest.errors))
 
 
-def _error_row(group: ErrorGroup) -> Html:
+def _error_group(group: ErrorGroup) -> Html:
+    """A list and not a table: messages are long, and a phone is narrow."""
+    title = f"{group.stage}/{group.type} × {group.count:,}, commonest messages"
     messages = (element("li", f"{count:,} × ", _text(message)) for message, count in group.messages)
-    return element(
-        "tr",
-        element("th", group.stage, attributes={"scope": "row"}),
-        element("td", group.type),
-        element("td", f"{group.count:,}", attributes={"class": "number"}),
-        element("td", element("ul", *messages)),
-    )
+    return join(element("h3", title), element("ul", *messages))
 
 
 def _metrics(digest: Digest) -> Html:

@@ -40,9 +40,9 @@ summary { cursor: pointer; }
 .checks { list-style: none; margin: .75rem 0 0; padding: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; }
-th, td { padding: .3rem 1.25rem .3rem 0; border-top: 1px solid var(--line); text-align: start; }
-th, td { vertical-align: top; overflow-wrap: normal; }
-td ul { margin: 0; padding: 0; list-style: none; overflow-wrap: anywhere; min-width: 14rem; }
+th, td { padding: .3rem clamp(.5rem, 2vw, 1.5rem) .3rem 0; border-top: 1px solid var(--line); }
+th, td { text-align: start; vertical-align: top; overflow-wrap: normal; }
+th:not(:first-child) { text-align: end; }
 .number { text-align: end; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .gallery {
   display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1rem;
@@ -54,10 +54,12 @@ article img { display: block; max-width: 100%; height: auto; margin: .5rem 0; bo
   margin: .5rem 0; padding: 1rem; border: 1px dashed var(--line); color: var(--quiet); font-size: .875rem;
 }
 .prompt { font-weight: 600; }
+ul { margin: .25rem 0 .75rem; padding-inline-start: 1.25rem; }
 ol { margin: .5rem 0 0; padding-inline-start: 1.75rem; }
 li + li { margin-top: .4rem; }
 li small { font-variant-numeric: tabular-nums; }
 .repeat .text { color: var(--quiet); }
 mark { padding: 0 .3rem; border-radius: .2rem; background: var(--mark); color: var(--mark-ink); }
+@media (max-width: 30rem) { table { font-size: .85rem; } }
 @media print { article { break-inside: avoid; } }
 """)

@@ -17,7 +17,7 @@ def test_the_page_says_what_the_run_is(make_run: MakeRun) -> None:
     report = write_report(path)
     assert report == path / "report.html"
     seen = Seen(report.read_text())
-    for said in ("small", "models/tiny", "all", "every one of the 2 input rows is there exactly once", MODEL):
+    for said in ("small", "models/tiny", "every input row is there exactly once, 2 in all", MODEL):
         assert said in seen.text
     assert seen.text.count("repeats 0") == 1
     assert "−0.500 nats/token" in seen.text
@@ -64,8 +64,8 @@ def test_errors_are_grouped_and_shown_on_their_items(make_run: MakeRun) -> None:
 
 def test_what_does_not_hold_is_said(make_run: MakeRun) -> None:
     seen = Seen(write_report(make_run([["a"]] * 5, done=2, models=[MODEL, "other", MODEL])).read_text())
-    assert "Does not hold: 1 rows are missing: run the job again" in seen.text
-    assert "Does not hold: 2 model fingerprints in the rows" in seen.text
+    assert "Does not hold: rows missing: 1; run the job again" in seen.text
+    assert "Does not hold: model fingerprints in the rows: 2, expected only m" in seen.text
 
 
 def test_the_same_run_gives_the_same_page(make_run: MakeRun) -> None:

@@ -1,0 +1,42 @@
+"""cogbatch report: the path on stdout, one line when the directory is no run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from small_run import MakeRun
+
+from cogbatch.cli import main
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    printed = capsys.readouterr()
+    return int(caught.value.code or 0), printed.out, printed.err
+
+
+def test_report_prints_where_the_page_is(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run([["a"]] * 3)
+    code, out, err = call(capsys, "report", str(run), "--max-items", "2", "--json")
+    page = run / "report.html"
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == str(page)
+    assert json.loads(out.splitlines()[-1]) == {"report": str(page)}
+    assert page.read_text().count("<article>") == 2
+
+
+def test_a_directory_that_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, "report", str(tmp_path))
+    assert (code, out) == (1, "")
+    expected = "has no job.json; expected a run directory, the output.path of a job"
+    assert err == f"Error: {tmp_path} {expected}\n"
+
+
+def test_report_help_shows_two_examples_and_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "report", "--help")
+    assert out.count("\n  cogbatch report ") == 2
+    assert "[default: 60" in " ".join(out.split())
