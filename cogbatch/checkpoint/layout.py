@@ -26,7 +26,13 @@ _AUTO_MAP = {
     "AutoProcessor": "processing_cogvlm.CogVLMProcessor",
 }
 
-CODE_FILES = ("configuration_cogvlm.py", "modeling_cogvlm.py", "processing_cogvlm.py", "visual.py")
+CODE_FILES = (
+    "configuration_cogvlm.py",
+    "decoder.py",
+    "modeling_cogvlm.py",
+    "processing_cogvlm.py",
+    "visual.py",
+)
 
 
 def write_config(folder: Path, config: CogVLMConfig, *, dtype: str) -> None:

@@ -13,7 +13,8 @@ import torch
 
 from cogbatch.engine.cache import ItemCache
 from cogbatch.engine.linear import block_rows, use_row_blocks
-from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM, image_positions, vision_spans
+from cogbatch.model.decoder import image_positions, vision_spans
+from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 
 
 class Runner:

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM, image_positions, route, vision_spans
+from cogbatch.model.decoder import image_positions, route, vision_spans
+from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 from tests.tiny import tiny_model
 
 NEW = 10
