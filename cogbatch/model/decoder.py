@@ -24,6 +24,9 @@ Spans = list[tuple[int, int]]
 Attend = Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+_FEW = 32  # text rows are few when they are less than one in this many
+
+
 def image_positions(token_type_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
     """Rotary positions [B, S] from token types [B, S]: all patches of an image share one.
 
@@ -53,19 +56,32 @@ def route(hidden: torch.Tensor, spans: Spans, language: nn.Module, vision: nn.Mo
     if not spans or vision is None:
         return language(hidden)
     flat = hidden.reshape(-1, hidden.shape[-1])
-    inside = [flat[start:end] for start, end in spans]
     borders = [0, *(edge for span in spans for edge in span), flat.shape[0]]
     gaps = list(zip(borders[::2], borders[1::2], strict=True))
-    outside = [flat[start:end] for start, end in gaps]
-    seen = vision(inside[0] if len(inside) == 1 else torch.cat(inside))
-    read = language(torch.cat(outside))
-    result = seen.new_empty(flat.shape[0], seen.shape[-1])
-    for places, values in ((spans, seen), (gaps, read)):
-        offset = 0
-        for start, end in places:
-            result[start:end] = values[offset : offset + end - start]
-            offset += end - start
+    read = language(_take(flat, gaps))
+    if read.shape[0] * _FEW < flat.shape[0]:
+        # An image and hardly any text: computing the few text rows twice is cheaper than moving the image.
+        result = vision(flat)
+    else:
+        seen = vision(_take(flat, spans))
+        result = seen.new_empty(flat.shape[0], seen.shape[-1])
+        _place(result, spans, seen)
+    _place(result, gaps, read)
     return result.view(*hidden.shape[:-1], -1)
+
+
+def _take(flat: torch.Tensor, spans: Spans) -> torch.Tensor:
+    """The rows of all spans, one after the other; a view where there is only one."""
+    parts = [flat[start:end] for start, end in spans]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _place(result: torch.Tensor, spans: Spans, values: torch.Tensor) -> None:
+    """Writes consecutive rows of values into the spans of result."""
+    offset = 0
+    for start, end in spans:
+        result[start:end] = values[offset : offset + end - start]
+        offset += end - start
 
 
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
