@@ -41,9 +41,9 @@ def caption(scene: Scene, rng: random.Random, *, language: Language = ENGLISH) -
     """
     properties = _detail(rng)
     number = len(scene.shapes) if rng.random() < 0.65 else 1 + int(rng.random() * len(scene.shapes))
-    mentions = [_mention(shape, properties) for shape in draw_some(rng, scene.shapes, number)]
+    mentions = [_mention(shape, properties) for shape in _some_in_order(scene.shapes, number, rng)]
     form = rng.random()
-    if form < 0.12 and (relation := _relation(scene, rng)):
+    if form < 0.08 and (relation := _relation(scene, rng)):
         return _finish([_say_relation(relation, rng, language)], (relation,), language)
     if form < 0.3 and "place" in properties:
         sentences = [_say_placed(mention, rng, language) for mention in mentions[:2]]
@@ -94,24 +94,36 @@ def questions(scene: Scene, *, language: Language = ENGLISH) -> Iterator[Questio
                 yield Question(kind=kind, text=polish(text), answer=answer)
 
 
-def ask(scene: Scene, rng: random.Random, *, language: Language = ENGLISH) -> Question:
-    """A random question: first its kind, then its answer, then its words, so that no answer is rare."""
-    everything = tuple(questions(scene, language=language))
-    kind = pick(rng, tuple(dict.fromkeys(question.kind for question in everything)))
-    of_kind = [question for question in everything if question.kind == kind]
-    answer = pick(rng, tuple(dict.fromkeys(question.answer for question in of_kind)))
-    return pick(rng, [question for question in of_kind if question.answer == answer])
+def ask(
+    scene: Scene, rng: random.Random, *, count: int = 1, language: Language = ENGLISH
+) -> tuple[Question, ...]:
+    """Random questions, possibly repeated: first kind, then answer, then words, so that no answer is rare."""
+    by_kind = _by_kind(scene, language)
+    kinds = tuple(by_kind)
+    return tuple(_one_of(by_kind[pick(rng, kinds)], rng) for _ in range(count))
 
 
 def ask_each(scene: Scene, rng: random.Random, *, language: Language = ENGLISH) -> tuple[Question, ...]:
-    """One question of every kind that the scene allows, chosen like in `ask`."""
-    everything = tuple(questions(scene, language=language))
-    chosen = []
-    for kind in dict.fromkeys(question.kind for question in everything):
-        of_kind = [question for question in everything if question.kind == kind]
-        answer = pick(rng, tuple(dict.fromkeys(question.answer for question in of_kind)))
-        chosen.append(pick(rng, [question for question in of_kind if question.answer == answer]))
-    return tuple(chosen)
+    """One question of every kind that the scene allows, its answer and words chosen as in `ask`."""
+    return tuple(_one_of(by_answer, rng) for by_answer in _by_kind(scene, language).values())
+
+
+def _by_kind(scene: Scene, language: Language) -> dict[str, dict[str, list[Question]]]:
+    """kind -> answer -> questions."""
+    found: dict[str, dict[str, list[Question]]] = {}
+    for question in questions(scene, language=language):
+        found.setdefault(question.kind, {}).setdefault(question.answer, []).append(question)
+    return found
+
+
+def _one_of(by_answer: dict[str, list[Question]], rng: random.Random) -> Question:
+    return pick(rng, by_answer[pick(rng, tuple(by_answer))])
+
+
+def _some_in_order(shapes: tuple[Shape, ...], number: int, rng: random.Random) -> list[Shape]:
+    """`number` of the shapes in reading order or its reverse, as people go through a picture."""
+    chosen = draw_some(rng, shapes, number)
+    return sorted(chosen, key=shapes.index, reverse=rng.random() < 0.5)
 
 
 def _detail(rng: random.Random) -> tuple[str, ...]:

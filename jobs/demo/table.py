@@ -51,7 +51,7 @@ def scene_table(
     for index in range(seed, seed + num_scenes):
         truth = scene(index, difficulty or Difficulty())
         rng = random.Random(index)
-        asked = [ask(truth, rng, language=words) for _ in range(num_texts)]
+        asked = ask(truth, rng, count=num_texts, language=words)
         rows.append(
             {
                 "id": f"scene-{index:06d}",

@@ -43,7 +43,7 @@ class Recipe:
     """
 
     num_scenes: int = 100_000
-    steps: int = 5_000
+    steps: int = 4_500
     rows: int = 64
     width: int = 72
     peak_rate: float = 1.5e-3

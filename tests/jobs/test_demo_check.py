@@ -199,4 +199,4 @@ def test_yes_and_no_are_asked_about_equally_often() -> None:
     asked = [question for seed in range(400) for question in ask_each(scene(seed), rng)]
     answers = [question.answer for question in asked if question.kind == "existence"]
     assert 0.4 <= answers.count("yes") / len(answers) <= 0.6
-    assert ask(SCENE, rng) in tuple(questions(SCENE))
+    assert set(ask(SCENE, rng, count=20)) <= set(questions(SCENE))

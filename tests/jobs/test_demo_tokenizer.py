@@ -56,7 +56,7 @@ def test_grammar_texts_take_about_a_token_a_word() -> None:
     rng = random.Random(0)
     for language in LANGUAGES.values():
         texts = [caption(scene(seed), rng, language=language).text for seed in range(50)]
-        texts += [ask(scene(seed), rng, language=language).text for seed in range(50)]
+        texts += [ask(scene(seed), rng, language=language)[0].text for seed in range(50)]
         words = sum(
             len(text.replace(".", " .").split()) if language.name == "en" else len(text) for text in texts
         )
