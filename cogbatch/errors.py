@@ -29,7 +29,7 @@ class ImageError(CogbatchError):
 
 
 class PromptError(CogbatchError):
-    """One prompt cannot be used: empty, or too long for the model."""
+    """One prompt cannot be used: no text, or too long for the model."""
 
 
 class RunDirectoryError(CogbatchError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import ipaddress
+import os
 import socket
 import ssl
 import stat
@@ -75,7 +76,9 @@ class ImageLimits:
 DEFAULT_LIMITS = ImageLimits()
 
 
-def load_image(source: str | bytes | Image.Image, *, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
+def load_image(
+    source: str | os.PathLike[str] | bytes | Image.Image, *, limits: ImageLimits = DEFAULT_LIMITS
+) -> Image.Image:
     """The source as a new, fully decoded RGB image.
 
     As CogVLM's official code (Image.open(...).convert("RGB")): EXIF orientation is not applied, transparency
@@ -92,6 +95,7 @@ def load_image(source: str | bytes | Image.Image, *, limits: ImageLimits = DEFAU
     if isinstance(source, bytes):
         name, data = "image bytes", source
     else:
+        source = os.fspath(source)
         name = _short(source)
         remote = source.lower().startswith(("http://", "https://"))
         data = fetch_image(source, limits=limits) if remote else _read_file(source, name=name, limits=limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -65,7 +66,7 @@ class GenerationRequest:
     """
 
     id: str
-    image: str | bytes | Image | None
+    image: str | os.PathLike[str] | bytes | Image | None
     prompt: str
     history: tuple[tuple[str, str], ...] = ()
     params: GenerationParams | None = None

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 _COUNTER_MODULUS = 1 << 256
+_BELOW_ONE = 1 - 2.0**-24  # the float32 next to 1
 
 
 class Purpose(IntEnum):
@@ -32,7 +33,9 @@ class ItemRandom:
     """
 
     def __init__(self, seed: int, item_id: str) -> None:
-        digest = hashlib.blake2b(f"{seed}\x00{item_id}".encode(), digest_size=16).digest()
+        digest = hashlib.blake2b(
+            f"{seed}\x00{item_id}".encode("utf-8", "surrogatepass"), digest_size=16
+        ).digest()
         self._key = int.from_bytes(digest, "little")
 
     def words(self, size: int, *, purpose: Purpose, step: int, stream: int) -> np.ndarray:
@@ -45,9 +48,14 @@ class ItemRandom:
     def gumbel(self, size: int, *, purpose: Purpose, step: int, streams: Sequence[int]) -> torch.Tensor:
         """[len(streams), size] float32 standard Gumbel noise, one row a stream.
 
-        -log(-log1p(-u)) with u in (0, 1]: float32 resolves u near 0, where large noise (the winners) comes
-        from, so the tail is exact. u is never 0: infinite noise would turn a forbidden token into NaN.
+        -log(-log1p(-u)) with u in (0, 1): float32 resolves u near 0, where large noise (the winners) comes
+        from, so the tail is exact. u is neither 0 nor 1: infinite noise would let a dropped token win.
         """
         rows = np.stack([self.words(size, purpose=purpose, step=step, stream=stream) for stream in streams])
-        uniform = torch.from_numpy((rows | np.uint64(1)).astype(np.float32)).mul_(-(2.0**-64))
-        return uniform.log1p_().neg_().log_().neg_()
+        return gumbel_of_words(rows)
+
+
+def gumbel_of_words(words: np.ndarray) -> torch.Tensor:
+    """uint64 words -> float32 Gumbel noise of the same shape, always finite."""
+    uniform = torch.from_numpy((words | np.uint64(1)).astype(np.float32)).mul_(2.0**-64)
+    return uniform.clamp_(max=_BELOW_ONE).neg_().log1p_().neg_().log_().neg_()

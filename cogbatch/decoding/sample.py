@@ -10,7 +10,7 @@ import torch
 
 from cogbatch.decoding.rng import ItemRandom, Purpose
 from cogbatch.decoding.strategy import Choice, State
-from cogbatch.decoding.warpers import warper_for
+from cogbatch.decoding.warpers import warp
 from cogbatch.types import GenerationParams
 
 
@@ -32,7 +32,7 @@ class Sample:
     def step(
         self, logprobs: torch.Tensor, state: State, t: int, rng: ItemRandom
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        warped = warper_for(state.params)(logprobs, state.tokens)  # [R, V]
+        warped = warp(logprobs, state.tokens, state.params)  # [R, V]
         lanes = list(range(state.params.num_candidates)) if t == 0 else state.lanes
         noise = rng.gumbel(warped.shape[-1], purpose=Purpose.TOKEN, step=t, streams=lanes)  # [R', V]
         token = (warped + noise.to(warped.device)).argmax(-1)

@@ -42,7 +42,8 @@ class State:
 
     Args:
         params: of this item. end_ids: tokens that end a row, empty with ignore_eos.
-        tokens: [R, t] int64, generated so far by the rows alive. lanes: [R], fixed when the prompt is forked.
+        tokens: [R, t] int64 on the CPU, generated so far by the rows alive.
+        lanes: [R], fixed when the prompt is forked.
         logprobs: [R] cumulative log-probabilities of the rows alive.
         finished: rows that ended, in the order in which they did.
         memory: whatever the strategy keeps.
@@ -67,17 +68,17 @@ class State:
             return logprobs
         return logprobs.index_fill(1, torch.tensor(sorted(self.end_ids), device=logprobs.device), -torch.inf)
 
-    def advance(self, logprobs: torch.Tensor, parent: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+    def advance(self, logprobs: torch.Tensor, parent: torch.Tensor, token: torch.Tensor) -> list[int]:
         """Appends the chosen tokens, retires rows that ended, and returns the parents of those that live on.
 
         logprobs: [R, V] of the model, as the step saw them before min_new_tokens. parent, token: [R'] int64.
         """
         gained = logprobs[parent, token].tolist()
-        parents, chosen = parent.tolist(), token.tolist()
+        parents, chosen = torch.stack([parent, token]).tolist()
         forking = self.step == 0
         lanes = list(range(len(parents))) if forking else [self.lanes[row] for row in parents]
         totals = [self.logprobs[row] + gain for row, gain in zip(parents, gained, strict=True)]
-        tokens = torch.cat([self.tokens[parent], token[:, None]], dim=1)
+        tokens = torch.cat([self.tokens[parents], torch.tensor(chosen, dtype=torch.long)[:, None]], dim=1)
         last = tokens.shape[1] >= self.params.max_new_tokens
         alive = []
         for row, choice in enumerate(chosen):
@@ -90,7 +91,7 @@ class State:
         self.tokens = tokens[alive]
         self.lanes = [lanes[row] for row in alive]
         self.logprobs = [totals[row] for row in alive]
-        return parent[alive]
+        return [parents[row] for row in alive]
 
 
 class Strategy(Protocol):

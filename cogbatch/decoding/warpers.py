@@ -5,34 +5,28 @@ Every filter keeps at least the most probable token of a row. R rows, V vocabula
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from cogbatch.types import GenerationParams
 
-# (log-probabilities [R, V], tokens so far [R, t]) -> [R, V]
-Warper = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
+def warp(logprobs: torch.Tensor, tokens: torch.Tensor, params: GenerationParams) -> torch.Tensor:
+    """The filters that params ask for, in the order users know from transformers.
 
-def warper_for(params: GenerationParams) -> Warper:
-    """The filters that params ask for, composed once, in the order users know from transformers:
-    repetition penalty, temperature, top-k, top-p, min-p."""
-
-    def warp(logprobs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        if params.repetition_penalty != 1.0:
-            logprobs = repetition_penalty(logprobs, tokens, params.repetition_penalty)
-        if params.temperature != 1.0:
-            logprobs = logprobs / params.temperature
-        if params.top_k > 0:
-            logprobs = top_k(logprobs, params.top_k)
-        if params.top_p < 1.0:
-            logprobs = top_p(logprobs, params.top_p)
-        if params.min_p > 0.0:
-            logprobs = min_p(logprobs, params.min_p)
-        return logprobs
-
-    return warp
+    Repetition penalty, temperature, top-k, top-p, min-p. logprobs: [R, V]. tokens: [R, t] generated so far.
+    """
+    if params.repetition_penalty != 1.0:
+        logprobs = repetition_penalty(logprobs, tokens, params.repetition_penalty)
+    if params.temperature != 1.0:
+        # From the best token down, so that it survives any temperature.
+        logprobs = (logprobs - logprobs.max(-1, keepdim=True).values) / params.temperature
+    if params.top_k > 0:
+        logprobs = top_k(logprobs, params.top_k)
+    if params.top_p < 1.0:
+        logprobs = top_p(logprobs, params.top_p)
+    if params.min_p > 0.0:
+        logprobs = min_p(logprobs, params.min_p)
+    return logprobs
 
 
 def repetition_penalty(logprobs: torch.Tensor, tokens: torch.Tensor, penalty: float) -> torch.Tensor:
@@ -44,6 +38,7 @@ def repetition_penalty(logprobs: torch.Tensor, tokens: torch.Tensor, penalty: fl
     """
     if tokens.shape[1] == 0:
         return logprobs
+    tokens = tokens.to(logprobs.device)
     return logprobs.scatter(1, tokens, logprobs.gather(1, tokens) * penalty)
 
 

@@ -99,17 +99,17 @@ class ItemCache:
     def num_rows(self) -> int:
         return self.suffix.shape[2]
 
-    def move_rows(self, parent: torch.Tensor) -> None:
-        """Makes row i a copy of old row parent[i], and room for one more token. parent: [R'] int64."""
+    def move_rows(self, parents: list[int]) -> None:
+        """Makes row i a copy of old row parents[i], and room for one more token."""
         filled, capacity = self.suffix_filled, self.suffix.shape[4]
-        stays = parent.tolist() == list(range(self.num_rows))
+        stays = parents == list(range(self.num_rows))
         if stays and filled < capacity:
             return
         if filled == capacity:
             capacity = min(max(2 * capacity, _FIRST_CAPACITY), self._max_new_tokens)
         layers, _, _, kv_heads, _, size = self.suffix.shape
-        moved = torch.empty(layers, 2, parent.shape[0], kv_heads, capacity, size, **self._options)
-        moved[..., :filled, :] = self.suffix[..., :filled, :].index_select(2, parent)
+        moved = torch.empty(layers, 2, len(parents), kv_heads, capacity, size, **self._options)
+        moved[..., :filled, :] = self.suffix[:, :, parents, :, :filled]
         self.suffix = moved
 
     @staticmethod

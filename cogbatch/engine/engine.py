@@ -6,6 +6,7 @@ one, and their rows decoded together; an item leaves when its last row ends, and
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,15 @@ class Engine:
     """A loaded model that turns requests into candidates.
 
     Args:
-        model: in its final dtype and on its device. tokenizer: has encode, decode and a length.
+        model: in its final dtype and on its device. It is taken over: its linear layers are changed in place.
+        tokenizer: has encode, decode and a length.
         template_version: a name of config.json; None is the model's own.
-        max_rows: rows decoded together; a new item starts while its rows fit.
-        on_progress: called after every step with the number of tokens chosen, and with 0 after every prefill.
+        num_threads: torch threads while it generates; None leaves them alone.
+        max_rows: rows decoded together; a new item starts while its rows fit. The first always does.
+        max_cached_tokens: bounds keys and values held at once, prompts and new tokens of all rows; None: on
+            CUDA what fits in four fifths of the memory that is free now, elsewhere no bound.
+        on_progress: called with the number of tokens chosen after every prefill and step, with 0 after a
+            request that became an error.
     """
 
     def __init__(
@@ -41,10 +47,14 @@ class Engine:
         tokenizer: Any,
         *,
         template_version: str | None = None,
+        num_threads: int | None = None,
         max_rows: int = 64,
+        max_cached_tokens: int | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         self._runner = Runner(model)
+        self._num_threads = num_threads
+        self._max_cached_tokens = max_cached_tokens or self._runner.cached_tokens_that_fit()
         self._tokenizer = tokenizer
         self._template_version = template_version or model.config.template_version
         self._max_rows = max_rows
@@ -63,6 +73,7 @@ class Engine:
         template_version: str | None = None,
         num_threads: int | None = None,
         max_rows: int = 64,
+        max_cached_tokens: int | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> Engine:
         """An engine from a model directory; runs no code out of it.
@@ -70,20 +81,20 @@ class Engine:
         Args:
             dtype: float32, float16, bfloat16, or auto (the directory's own). device: cpu, cuda, cuda:N, auto.
             tokenizer: directory of the tokenizer when model_dir has none.
-            num_threads: torch threads of this process; None leaves them alone.
+            num_threads, max_rows, max_cached_tokens, on_progress: as in Engine.
 
         Raises:
             CheckpointError: the directory or its tokenizer is not what it should be.
         """
-        if num_threads is not None:
-            torch.set_num_threads(num_threads)
         directory = Path(model_dir)
         model = load_model(directory, dtype=dtype, device=pick_device(device))
         return cls(
             model,
             load_tokenizer(Path(tokenizer) if tokenizer is not None else directory),
             template_version=template_version,
+            num_threads=num_threads,
             max_rows=max_rows,
+            max_cached_tokens=max_cached_tokens,
             on_progress=on_progress,
         )
 
@@ -106,6 +117,8 @@ class Engine:
     def _stream(
         self, requests: Iterable[GenerationRequest], params: GenerationParams
     ) -> Iterator[RequestOutput]:
+        if self._num_threads is not None:  # a setting of the calling thread, so not at loading
+            torch.set_num_threads(self._num_threads)
         intake = Intake(
             requests,
             lambda request: self._prepare(request, params),
@@ -113,16 +126,16 @@ class Engine:
             threads=_PREPARE_THREADS,
         )
         items: list[Item] = []
+        waiting: tuple[GenerationRequest, Prompt | RequestError] | None = None
         try:
             while True:
                 # Wait for work only when there is nothing to decode.
-                while not items or (
-                    intake.ready and sum(item.cache.num_rows for item in items) < self._max_rows
-                ):
-                    entry = next(intake, None)
-                    if entry is None:
+                while waiting is not None or not items or intake.ready:
+                    waiting = waiting or next(intake, None)
+                    if waiting is None or not self._fits(waiting[1], items):
                         break
-                    started = self._start(*entry)
+                    started = self._start(*waiting)
+                    waiting = None
                     if isinstance(started, RequestOutput):
                         yield started
                     else:
@@ -134,6 +147,16 @@ class Engine:
                 items = [item for item in items if not item.is_done]
         finally:
             intake.close()
+
+    def _fits(self, prompt: Prompt | RequestError, items: list[Item]) -> bool:
+        """Whether a prompt can join the items; the first always can."""
+        if isinstance(prompt, RequestError) or not items:
+            return True
+        rows = prompt.num_rows + sum(item.cache.num_rows for item in items)
+        cached = prompt.most_cached_tokens + sum(item.prompt.most_cached_tokens for item in items)
+        return rows <= self._max_rows and (
+            self._max_cached_tokens is None or cached <= self._max_cached_tokens
+        )
 
     def _prepare(self, request: GenerationRequest, params: GenerationParams) -> Prompt | RequestError:
         return prepare(
@@ -149,10 +172,11 @@ class Engine:
         if isinstance(prompt, RequestError):
             self._on_progress(0)
             return RequestOutput(id=request.id, error=prompt, tag=request.tag)
+        started = time.perf_counter()
         cache, logprobs = self._runner.prefill(
             prompt.ids, prompt.token_types, prompt.pixels, max_new_tokens=prompt.params.max_new_tokens
         )
-        item = Item(request, prompt, cache, end_ids=self._end_ids)
+        item = Item(request, prompt, cache, end_ids=self._end_ids, started=started)
         self._on_progress(item.choose(logprobs))
         return item
 

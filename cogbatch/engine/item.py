@@ -20,11 +20,17 @@ class Item:
     """A prefilled request whose rows are being decoded.
 
     Args:
-        end_ids: the model's end tokens.
+        end_ids: the model's end tokens. started: time.perf_counter() when its prefill began.
     """
 
     def __init__(
-        self, request: GenerationRequest, prompt: Prompt, cache: ItemCache, *, end_ids: frozenset[int]
+        self,
+        request: GenerationRequest,
+        prompt: Prompt,
+        cache: ItemCache,
+        *,
+        end_ids: frozenset[int],
+        started: float,
     ) -> None:
         self.request = request
         self.prompt = prompt
@@ -34,11 +40,10 @@ class Item:
         self.state = State(
             params=prompt.params,
             end_ids=frozenset() if prompt.params.ignore_eos else end_ids,
-            tokens=torch.zeros(1, 0, dtype=torch.long, device=cache.prefix.device),
         )
         self.error: RequestError | None = None
         self.random = ItemRandom(prompt.params.seed, request.id)
-        self.started = time.perf_counter()
+        self.started = started
 
     @property
     def is_done(self) -> bool:
@@ -58,7 +63,7 @@ class Item:
                 message=f"the model's log-probabilities are not numbers at token {state.step}: "
                 "check the weights (cogbatch convert refuses NaNs) and the dtype (float16 may overflow)",
             )
-        elif kept.numel():
+        elif kept:
             self.cache.move_rows(kept)
         return int(token.numel())
 

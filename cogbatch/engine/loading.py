@@ -19,10 +19,19 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json"
 
 
 def pick_device(device: str) -> torch.device:
-    """ "auto" is CUDA where there is one, else the CPU."""
+    """The device; "auto" is CUDA where there is one, else the CPU. Raises ValueError: unknown, or absent."""
+    has_cuda = torch.cuda.is_available()
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+        return torch.device("cuda" if has_cuda else "cpu")
+    try:
+        picked = torch.device(device)
+    except RuntimeError:
+        picked = None
+    if picked is None or picked.type not in ("cpu", "cuda"):
+        raise ValueError(f"device is {device!r}: expected cpu, cuda, cuda:N or auto")
+    if picked.type == "cuda" and not has_cuda:
+        raise ValueError(f"device is {device!r}, but torch sees no CUDA device here: use cpu or auto")
+    return picked
 
 
 def load_model(model_dir: Path, *, dtype: str, device: torch.device) -> CogVLMForCausalLM:

@@ -31,6 +31,16 @@ class Prompt:
     pixels: torch.Tensor | None
     params: GenerationParams
 
+    @property
+    def num_rows(self) -> int:
+        """The most rows that it runs at a time."""
+        return check_params(self.params).num_rows(self.params)
+
+    @property
+    def most_cached_tokens(self) -> int:
+        """Tokens of keys and values that it may come to hold: the prompt once, new tokens for each row."""
+        return len(self.ids) + self.num_rows * self.params.max_new_tokens
+
 
 def prepare(
     request: GenerationRequest,

@@ -28,6 +28,15 @@ class Runner:
         self.block_rows = block_rows(self.device, self.dtype)
         use_row_blocks(model, self.block_rows)
 
+    def cached_tokens_that_fit(self) -> int | None:
+        """Tokens of keys and values that fit in CUDA's free memory, a fifth kept back; None on the CPU."""
+        if self.device.type != "cuda":
+            return None
+        free_bytes, _ = torch.cuda.mem_get_info(self.device)  # never run: no GPU at hand
+        heads, layers = self.config.num_multi_query_heads, self.config.num_hidden_layers
+        token_bytes = 2 * layers * heads * self.config.head_dim * self.dtype.itemsize
+        return int(0.8 * free_bytes) // token_bytes
+
     @torch.inference_mode()
     def prefill(
         self, ids: list[int], token_types: list[int], pixels: torch.Tensor | None, *, max_new_tokens: int
@@ -58,7 +67,6 @@ class Runner:
             features = self.model.get_image_features(pixels[None].to(self.device))
         embeds = self.model.model.embed(id_row, types, features)
         border = len(ids) if features is None else 1 + features.shape[1]
-        hidden = embeds
         for start, end in ((0, border), (border, len(ids))):
             if start == end:
                 continue

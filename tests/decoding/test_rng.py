@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cogbatch.decoding.rng import ItemRandom, Purpose
+from cogbatch.decoding.rng import ItemRandom, Purpose, gumbel_of_words
 
 ARGUMENTS = {"purpose": Purpose.TOKEN, "step": 3, "stream": 5}
 
@@ -72,6 +72,17 @@ def test_gumbel_noise_has_its_distribution() -> None:
     distance = np.abs(np.exp(-np.exp(-values)) - ranks).max()
     assert distance < 1.95 / np.sqrt(values.size)
     assert np.isfinite(values).all()
+
+
+def test_noise_is_finite_at_both_ends() -> None:
+    """Infinite noise would let a token that a warper dropped win, or make it NaN."""
+    noise = gumbel_of_words(np.array([0, 1, 2**63, 2**64 - 2**39, 2**64 - 1], dtype=np.uint64))
+    assert noise.isfinite().all()
+    assert noise.tolist() == sorted(noise.tolist(), reverse=True)
+
+
+def test_any_id_has_its_numbers() -> None:
+    assert ItemRandom(0, "\ud800").words(1, **ARGUMENTS) != ItemRandom(0, "").words(1, **ARGUMENTS)
 
 
 PINNED = [17039309682795723706, 3584060443640070618]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cogbatch.decoding.warpers import min_p, repetition_penalty, top_k, top_p, warper_for
+from cogbatch.decoding.warpers import min_p, repetition_penalty, top_k, top_p, warp
 from cogbatch.types import GenerationParams
 
 LOGPROBS = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log()
@@ -45,7 +45,7 @@ def test_repetition_penalty_raises_the_power_of_seen_tokens_once() -> None:
 def test_temperature_divides_before_the_filters() -> None:
     params = GenerationParams(temperature=0.5, top_p=0.7)
     # squares: .25 .0625 .0225 .01 of .345 -> .725 .181 ...: the first alone reaches .7
-    assert kept(warper_for(params)(LOGPROBS, torch.zeros(1, 0, dtype=torch.long))) == [0]
+    assert kept(warp(LOGPROBS, torch.zeros(1, 0, dtype=torch.long), params)) == [0]
 
 
 @given(
@@ -57,5 +57,13 @@ def test_temperature_divides_before_the_filters() -> None:
 def test_the_most_probable_token_is_never_dropped(row: list[float], p: float, k: int, floor: float) -> None:
     logprobs = torch.tensor([row]).log_softmax(-1)
     params = GenerationParams(top_p=p, top_k=k, min_p=floor)
-    warped = warper_for(params)(logprobs, torch.zeros(1, 0, dtype=torch.long))
+    warped = warp(logprobs, torch.zeros(1, 0, dtype=torch.long), params)
     assert warped.max() == logprobs.max()
+
+
+@pytest.mark.parametrize("temperature", [1e-39, 1e-8, 1e8])
+def test_the_best_token_survives_any_temperature(temperature: float) -> None:
+    warped = warp(LOGPROBS, torch.zeros(1, 0, dtype=torch.long), GenerationParams(temperature=temperature))
+    assert warped.argmax() == 0
+    assert warped.max() == 0
+    assert not warped.isnan().any()
