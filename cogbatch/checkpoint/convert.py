@@ -22,8 +22,7 @@ from cogbatch.checkpoint.staging import staged_directory
 from cogbatch.checkpoint.tokenizer import install_tokenizer
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+from cogbatch.model.directory import DTYPES
 
 
 @dataclass(frozen=True)

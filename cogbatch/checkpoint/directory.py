@@ -25,12 +25,13 @@ from cogbatch.checkpoint.manifest import (
     tokenizer_files,
 )
 from cogbatch.checkpoint.sat import find_sat_files
-from cogbatch.checkpoint.sat_config import TEMPLATES, template_version
+from cogbatch.checkpoint.sat_config import template_version
 from cogbatch.checkpoint.staging import remove_leftovers, staged_directory
 from cogbatch.checkpoint.tokenizer import install_tokenizer
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.model.directory import read_config
+from cogbatch.model.processing_cogvlm import TEMPLATE_NAMES
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def prepare_model(
 def _as_it_is(folder: Path, *, tokenizer_dir: Path | None, version: str | None, cache: Path) -> PreparedModel:
     config = read_config(folder)
     template = config.template_version if version is None else template_version(version, {}, where=folder)
-    if template not in TEMPLATES.values():
+    if template not in TEMPLATE_NAMES.values():
         raise CheckpointError(f"{folder}: template_version {template!r} is unknown; pass a version")
     if damaged := check_files(folder):
         raise CheckpointError(
@@ -114,11 +115,11 @@ def _as_it_is(folder: Path, *, tokenizer_dir: Path | None, version: str | None, 
             f"{MANIFEST} if the change is meant"
         )
     manifest = read_manifest(folder)
-    has_own = bool(tokenizer_files(folder))
-    if manifest is not None and tokenizer_dir is None:
-        return PreparedModel(folder, str(manifest["fingerprint"]), template, folder if has_own else None)
+    own = {file.name for file in tokenizer_files(folder)}
+    if manifest is not None and tokenizer_dir is None and own <= manifest["files"].keys():
+        return PreparedModel(folder, str(manifest["fingerprint"]), template, folder if own else None)
     # Only a conversion has checked, and where needed mended, the tokenizer beside the model.
-    unchecked = tokenizer_dir or (folder if has_own else None)
+    unchecked = tokenizer_dir or (folder if own else None)
     checked = None if unchecked is None else _checked_tokenizer(unchecked, config, cache=cache)
     return PreparedModel(folder, model_fingerprint(folder, tokenizer_dir=checked), template, checked)
 

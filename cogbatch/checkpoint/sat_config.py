@@ -10,9 +10,9 @@ from typing import Any
 from cogbatch.checkpoint.names import CONV, vision_config
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig, CogVLMVisionConfig
+from cogbatch.model.processing_cogvlm import TEMPLATE_NAMES
 
 # SAT's --version -> config.json's template_version. SAT's own chat ("[INST]") is unknown to official HF code.
-TEMPLATES = {"base": "base", "vqa": "vqa", "chat_old": "chat", "chat": "inst"}
 
 _CLASS = re.compile(r"(FineTune(Train|Test))?CogVLM(?P<two>2)?Model")
 _REQUIRED = ("model_class", "num_layers", "hidden_size", "num_attention_heads", "vocab_size", "eva_args")
@@ -32,19 +32,19 @@ def template_version(version: str | None, config: Mapping[str, Any], *, where: P
         ValueError: version is not one of SAT's names.
         CheckpointError: the checkpoint does not say, or says something unknown, and no version is given.
     """
-    names = ", ".join(TEMPLATES)
+    names = ", ".join(TEMPLATE_NAMES)
     if version is not None:
-        if version not in TEMPLATES:
+        if version not in TEMPLATE_NAMES:
             raise ValueError(f"unknown version {version!r}: expected one of {names} (SAT's names)")
-        return TEMPLATES[version]
+        return TEMPLATE_NAMES[version]
     stored = config.get("text_processor_version")
     if stored is None:
         raise CheckpointError(f"{where} has no text_processor_version; pass --version, one of {names}")
-    if stored not in TEMPLATES:
+    if stored not in TEMPLATE_NAMES:
         raise CheckpointError(
             f"{where}: text_processor_version {stored!r} is unknown; pass --version, one of {names}"
         )
-    return TEMPLATES[stored]
+    return TEMPLATE_NAMES[stored]
 
 
 def from_sat(
@@ -132,7 +132,7 @@ def to_sat(config: CogVLMConfig) -> dict[str, Any]:
             raise CheckpointError(
                 f"config.json: {name} is {value}, but SAT's CogVLM v{generation} fixes {expected}"
             )
-    stored = {hf: sat for sat, hf in TEMPLATES.items()}.get(config.template_version)
+    stored = {hf: sat for sat, hf in TEMPLATE_NAMES.items()}.get(config.template_version)
     eps, kv_heads = config.rms_norm_eps, config.num_multi_query_heads
     return {
         "model_class": "CogVLM2Model" if generation == 2 else "CogVLMModel",

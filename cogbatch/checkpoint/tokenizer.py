@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from cogbatch.checkpoint.hub import local_directory
 from cogbatch.checkpoint.manifest import TOKENIZER_FILES, tokenizer_files
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
+from cogbatch.model.directory import load_tokenizer
 from cogbatch.model.processing_cogvlm import SEPARATORS, render_prompt
 
 _QUERIES = ("What is this?", " two  blanks ", "图片里有什么？", "有几个红色的圆? 🎉", "a\nb\tc", "1234 €")
@@ -67,23 +67,6 @@ def install_tokenizer(source: str | Path, folder: Path, config: CogVLMConfig) ->
     tokenizer = load_tokenizer(folder, shown_as=source)
     _check_belongs(source, tokenizer, config)
     return _match_reference(source, folder, tokenizer)
-
-
-def load_tokenizer(folder: Path, *, shown_as: str | Path) -> Any:
-    """transformers' tokenizer of a directory; code that comes with it is never run."""
-    # Slow to import, and conversions without a tokenizer never need it.
-    from transformers import AutoTokenizer
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # With a config given, transformers does not look for one that would ask to run the folder's code.
-            return AutoTokenizer.from_pretrained(folder, config=CogVLMConfig(), trust_remote_code=False)
-    except Exception as err:  # whatever a damaged file makes of it
-        reason = str(err).strip().splitlines()[0][:200] if str(err).strip() else type(err).__name__
-        raise CheckpointError(
-            f"{shown_as}: the tokenizer does not load with AutoTokenizer ({reason}); copy it again"
-        ) from err
 
 
 def template_texts() -> list[str]:

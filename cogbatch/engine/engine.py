@@ -16,9 +16,10 @@ import torch
 from cogbatch.decoding.params import check_params
 from cogbatch.engine.intake import Intake
 from cogbatch.engine.item import Item
-from cogbatch.engine.loading import load_model, load_tokenizer, pick_device
+from cogbatch.engine.loading import load_model, pick_device
 from cogbatch.engine.prompts import Prompt, prepare
 from cogbatch.engine.runner import Runner
+from cogbatch.model.directory import load_tokenizer
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 from cogbatch.types import GenerationParams, GenerationRequest, RequestError, RequestOutput
 

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from cogbatch.errors import CheckpointError
-from cogbatch.model.configuration_cogvlm import CogVLMConfig
-from cogbatch.model.directory import read_config
+from cogbatch.model.directory import DTYPES, read_config
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
 def pick_device(device: str) -> torch.device:
@@ -72,19 +66,3 @@ def load_model(model_dir: Path, *, dtype: str, device: torch.device) -> CogVLMFo
                 f"{model_dir}: {len(names)} {ill} tensors: {shown}. Convert the checkpoint again."
             )
     return model.to(device).eval()
-
-
-def load_tokenizer(tokenizer_dir: Path) -> Any:
-    """The tokenizer of a directory. Raises CheckpointError when it has none."""
-    if not any((tokenizer_dir / name).is_file() for name in _TOKENIZER_FILES):
-        raise CheckpointError(
-            f"{tokenizer_dir} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): pass one "
-            "(--tokenizer DIR; CogVLM v1 uses lmsys/vicuna-7b-v1.5), or convert with --tokenizer"
-        )
-    try:
-        # With a config given, transformers does not look for one that would ask to run the folder's code.
-        return AutoTokenizer.from_pretrained(
-            tokenizer_dir, config=CogVLMConfig(), local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:
-        raise CheckpointError(f"{tokenizer_dir}: the tokenizer cannot be loaded: {error}") from error

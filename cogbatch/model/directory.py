@@ -1,4 +1,4 @@
-"""The configuration of a model directory, official or converted. Does not travel: official files lack values.
+"""What a model directory holds, official or converted: configuration, shapes, tokenizer. Does not travel.
 
 Official config.json files leave what differs between v1 and v2 to class defaults of the code beside them;
 here the tensors decide.
@@ -7,14 +7,20 @@ here the tensors decide.
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import safe_open
 
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
 _V2_ROPE_THETA = 500000.0
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 _QKV = "model.layers.0.self_attn.language_expert_query_key_value.weight"
 _VISION_QKV_BIAS = "model.layers.0.self_attn.vision_expert_query_key_value.bias"
 _CONV = "model.vision.conv.weight"
@@ -49,6 +55,38 @@ def read_config(model_dir: Path) -> CogVLMConfig:
         return CogVLMConfig(**values)
     except Exception as error:  # huggingface_hub raises its own validation errors
         raise CheckpointError(f"{file} is not a CogVLM configuration: {error}") from error
+
+
+def load_tokenizer(folder: Path, *, shown_as: str | Path | None = None) -> Any:
+    """transformers' tokenizer of a directory; code that comes with it is never run.
+
+    Args:
+        shown_as: what errors call the directory.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be loaded.
+    """
+    # Slow to import, and whoever has no tokenizer never needs it.
+    from transformers import AutoTokenizer
+
+    name = shown_as or folder
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        raise CheckpointError(
+            f"{name} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): pass one (--tokenizer DIR; CogVLM v1 "
+            "uses lmsys/vicuna-7b-v1.5), or convert with --tokenizer"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # With a config given, transformers does not look for one that would ask to run the folder's code.
+            return AutoTokenizer.from_pretrained(
+                folder, config=CogVLMConfig(), local_files_only=True, trust_remote_code=False
+            )
+    except Exception as err:  # whatever a damaged file makes of it
+        reason = str(err).strip().splitlines()[0][:200] if str(err).strip() else type(err).__name__
+        raise CheckpointError(
+            f"{name}: the tokenizer does not load with AutoTokenizer ({reason}); copy it again"
+        ) from err
 
 
 def tensor_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:

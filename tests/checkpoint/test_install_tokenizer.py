@@ -8,9 +8,10 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 
 from cogbatch.checkpoint.convert import convert
-from cogbatch.checkpoint.tokenizer import install_tokenizer, load_tokenizer, template_texts
+from cogbatch.checkpoint.tokenizer import install_tokenizer, template_texts
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
+from cogbatch.model.directory import load_tokenizer
 
 SatCopy = Callable[..., Path]
 

@@ -13,8 +13,8 @@ from sentencepiece import SentencePieceProcessor
 
 from cogbatch.checkpoint.directory import classify, prepare_model
 from cogbatch.checkpoint.manifest import check_files, model_fingerprint
-from cogbatch.checkpoint.tokenizer import load_tokenizer
 from cogbatch.errors import CheckpointError
+from cogbatch.model.directory import load_tokenizer
 
 SatCopy = Callable[..., Path]
 Converted = Callable[[str], Path]
@@ -179,3 +179,13 @@ def test_hub_ids_offline_and_mistyped_paths_are_one_line(
     for name in ("jobs/typo", "/no/such/place", "plain"):
         with pytest.raises(CheckpointError, match="no such directory; check the path"):
             prepare_model(name)
+
+
+def test_a_tokenizer_added_later_counts_and_is_checked(model_dir: Path, tokenizer_dir: Path) -> None:
+    without = prepare_model(model_dir)
+    for file in tokenizer_dir.iterdir():
+        shutil.copy(file, model_dir)
+    added = prepare_model(model_dir)
+    assert not without.has_tokenizer
+    assert added.has_tokenizer
+    assert added.fingerprint != without.fingerprint

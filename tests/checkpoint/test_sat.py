@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from cogbatch.checkpoint.sat import find_sat_files, load_sat_tensors
-from cogbatch.checkpoint.sat_config import TEMPLATES, from_sat, template_version, to_sat
+from cogbatch.checkpoint.sat_config import from_sat, template_version, to_sat
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
+from cogbatch.model.processing_cogvlm import TEMPLATE_NAMES
 
 SatCopy = Callable[..., Path]
 RANK = "mp_rank_00_model_states.pt"
@@ -251,7 +252,7 @@ def test_configuration_written_back_is_sats_own(golden: Path, name: str) -> None
 
 
 def test_every_template_name_is_known_and_others_are_refused() -> None:
-    assert {sat: template_version(sat, {}, where=WHERE) for sat in TEMPLATES} == TEMPLATES
+    assert {sat: template_version(sat, {}, where=WHERE) for sat in TEMPLATE_NAMES} == TEMPLATE_NAMES
     assert template_version(None, {"text_processor_version": "chat"}, where=WHERE) == "inst"
     with pytest.raises(CheckpointError, match="no text_processor_version; pass --version"):
         template_version(None, {}, where=WHERE)
