@@ -33,6 +33,7 @@ from cogbatch.types import RequestError, RequestOutput
 
 POLL_S = 1.0
 STOP_WAIT_S = 60.0
+REFUSED_STOP_WAIT_S = 5.0  # nothing is in flight then
 BARREN_PASSES = 3  # passes in a row in which nothing was finished and nothing was learned
 SILENT_GRACE_S = 60.0  # a worker's own stall timer comes first
 
@@ -86,7 +87,8 @@ class Driver:
                 missing = self._run.missing(missing)
                 barren = 0 if self._knowledge(len(missing)) != known else barren + 1
                 if missing:
-                    self._give_up_if_hopeless(len(missing), barren)
+                    self._stop_if_no_node_is_left()
+                    self._stop_if_nothing_moves(len(missing), barren)
             self._progress.update(status := self._look())
             return status
         finally:
@@ -135,6 +137,7 @@ class Driver:
             for handle in ray.get(self._monitor.silent.remote(self._plan.stall_timeout_s + SILENT_GRACE_S)):
                 ray.kill(handle, no_restart=False)
             self._stop_if_too_many_errors(thread)
+            self._stop_if_no_node_is_left(thread)
         living = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
         for name, messages in ray.get(self._monitor.close_pass.remote(living)).items():
             key = f"item {name}" if plan.isolated else name
@@ -156,6 +159,7 @@ class Driver:
             errors=counts.errors,
             tokens=seen.tokens,
             workers=seen.workers,
+            loading=seen.loading,
             seconds=time.monotonic() - self._began,
         )
 
@@ -178,11 +182,18 @@ class Driver:
         working.join(STOP_WAIT_S)
         raise too_many_errors(counts, self._spec.errors.max_error_rate)
 
-    def _give_up_if_hopeless(self, missing: int, barren: int) -> None:
+    def _stop_if_no_node_is_left(self, working: threading.Thread | None = None) -> None:
+        if self._seen.workers or self._seen.loading:
+            return
         able = [node["NodeID"] for node in ray.nodes() if node["Alive"] and self._fits(node["Resources"])]
         if able and all(node in self._refusals for node in able):
+            ray.get(self._monitor.stop.remote())
+            if working is not None:
+                working.join(REFUSED_STOP_WAIT_S)
             reasons = "; ".join(dict.fromkeys(self._refusals.values()))
-            raise JobError(f"no worker can start, {missing} shards are missing: {reasons}")
+            raise JobError(f"no worker can start: {reasons}; when that is solved, run the same command again")
+
+    def _stop_if_nothing_moves(self, missing: int, barren: int) -> None:
         if barren >= BARREN_PASSES:
             failures = Counter([*self._failures, *self._seen.failures]).most_common(3)
             reasons = "; ".join(f"{count} x {line}" for line, count in failures) or "workers were lost"

@@ -7,6 +7,7 @@ the parts on disk do not say better.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,21 +15,30 @@ from typing import Any, NamedTuple
 from cogbatch.batch.tally import Tally
 from cogbatch.dataset.run_directory import RunDirectory
 
+MAX_LOAD_DEATHS = 2  # on one node, before that node is refused
+LOST_AFTER_S = 30.0  # without a beat; workers beat twice a second
+
 
 class WorkerId(NamedTuple):
-    """One life of one worker process; a restarted actor is another worker."""
+    """One life of one worker process; a restarted actor is another worker with the same actor_id."""
 
     node_id: str
     pid: int
+    actor_id: str
+    host: str
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The job as the driver sees it once a second. tokens: generated since the start, kept or not."""
+    """The job as the driver sees it once a second.
+
+    tokens: generated since the start, kept or not. workers: hold shards; loading: load the model.
+    """
 
     tally: Tally
     tokens: int
     workers: int
+    loading: int = 0
     failures: tuple[str, ...] = ()
     refusals: Mapping[str, str] = field(default_factory=dict)
 
@@ -37,6 +47,7 @@ class Snapshot:
 class _Worker:
     handle: Any
     heard: float
+    loading: bool = False
     held: set[str] = field(default_factory=set)
     progress: Mapping[str, Tally] = field(default_factory=dict)
 
@@ -56,14 +67,33 @@ class Monitor:
         self._failed: dict[str, list[str]] = {}
         self._failures: list[str] = []
         self._refusals: dict[str, str] = {}
+        self._load_deaths: Counter[str] = Counter()
+        self._proven: set[str] = set()
         self._tokens = 0
         self._stopping = False
 
+    def load(self, worker: WorkerId, handle: list[Any]) -> str | None:
+        """A worker is about to load the model; returns why it must not, where others died of it.
+
+        handle: its own actor handle, in a list as Ray wants it.
+        """
+        for other, state in self._workers.items():
+            if other.actor_id == worker.actor_id and state.loading:  # the actor's last life ended there
+                state.loading = False
+                self._died_loading(other)
+        reason = self._load_refusal(worker.node_id)
+        if reason is None:
+            self._known(worker, handle).loading = True
+        return reason
+
+    def loaded(self, worker: WorkerId) -> None:
+        """A worker is done with loading, well or not."""
+        if worker in self._workers:
+            self._workers[worker].loading = False
+
     def begin(self, worker: WorkerId, shard: str, handle: list[Any]) -> None:
-        """A worker took a shard. handle: its own actor handle, in a list as Ray wants it."""
-        state = self._workers.setdefault(worker, _Worker(handle[0], self._clock()))
-        state.heard = self._clock()
-        state.held.add(shard)
+        """A worker took a shard."""
+        self._known(worker, handle).held.add(shard)
 
     def beat(self, worker: WorkerId, progress: Mapping[str, Tally], tokens: int) -> bool:
         """A worker lives; tokens: generated since its last beat. Returns whether it must stop."""
@@ -77,7 +107,12 @@ class Monitor:
         """A shard left a worker: committed with its counts, or given back unfinished (None)."""
         if worker in self._workers:
             self._workers[worker].held.discard(shard)
-        if tally is not None and shard not in self._ended:  # a late second writer adds nothing
+        if tally is None:
+            return
+        # What stops one worker of a node does not stop all: where a shard was finished, more can be.
+        self._proven.add(worker.node_id)
+        self._refusals.pop(worker.node_id, None)
+        if shard not in self._ended:  # a late second writer adds nothing
             self._ended.add(shard)
             self._total.add(tally)
 
@@ -97,10 +132,13 @@ class Monitor:
         if worker in self._workers:
             self._workers[worker].held.clear()
 
-    def refuse(self, worker: WorkerId, shard: str, message: str) -> None:
-        """A worker cannot prove or load its weights, or cannot see the run directory."""
-        self.end(worker, shard, None)
-        self._refusals[worker.node_id] = message
+    def refuse(self, worker: WorkerId, message: str) -> None:
+        """A worker cannot prove or load its weights, or cannot see the run directory.
+
+        Its node is left out, unless a shard was finished there in this pass.
+        """
+        if worker.node_id not in self._proven:
+            self._refusals[worker.node_id] = f"{worker.host}: {message}"
 
     def sees_probe(self, run: RunDirectory, name: str, token: str) -> bool:
         """Whether a worker's probe is on the driver's storage too: this actor lives on the driver's node."""
@@ -111,12 +149,13 @@ class Monitor:
         self._stopping = True
 
     def busy(self) -> int:
-        """Shards held by workers right now."""
-        return sum(len(state.held) for state in self._workers.values())
+        """Workers that hold shards or load right now."""
+        return sum(1 for state in self._workers.values() if self._is_busy(state))
 
     def silent(self, after_s: float) -> list[Any]:
-        """Handles of workers that hold shards and have not been heard for after_s seconds; each once."""
-        silent = [w for w in self._workers.values() if w.held and self._clock() - w.heard > after_s]
+        """Handles of workers that load or hold shards and were not heard for after_s seconds; each once."""
+        working = [state for state in self._workers.values() if state.held or state.loading]
+        silent = [state for state in working if self._clock() - state.heard > after_s]
         handles = [state.handle for state in silent if state.handle is not None]
         for state in silent:
             state.handle = None
@@ -125,7 +164,8 @@ class Monitor:
     def close_pass(self, living_nodes: Iterable[str]) -> dict[str, list[str]]:
         """Attempts of this pass, then forgets its workers.
 
-        living_nodes: ids of nodes that still run. A shard that a worker of a lost node held is not blamed.
+        living_nodes: ids of nodes that still run. A shard that a worker of a lost node held is not blamed,
+        and none is when a worker died while loading: that counts against its node.
 
         Returns: for each shard that raised or lost its worker, one message for each time.
         """
@@ -133,16 +173,19 @@ class Monitor:
         attempts = self._failed
         for worker, state in self._workers.items():
             if worker.node_id in living:
+                if state.loading:
+                    self._died_loading(worker)
                 for shard in state.held:
                     attempts.setdefault(shard, []).append("its worker process died")
-        self._failed, self._workers = {}, {}
+        for node_id in self._proven:
+            self._load_deaths.pop(node_id, None)
+        self._failed, self._workers, self._proven = {}, {}, set()
         return attempts
 
     def snapshot(self) -> Snapshot:
         """Counts so far: shards that ended, and the rows done of those in flight."""
         tally = Tally()
         tally.add(self._total)
-        now = self._clock()
         held: dict[str, tuple[float, Tally]] = {}
         for state in self._workers.values():
             for shard in state.held - self._ended:
@@ -150,5 +193,31 @@ class Monitor:
                     held[shard] = (state.heard, state.progress[shard])
         for _, part in held.values():
             tally.add(part)
-        workers = sum(1 for state in self._workers.values() if state.held and now - state.heard < 30)
-        return Snapshot(tally, self._tokens, workers, tuple(self._failures[-100:]), dict(self._refusals))
+        heard = [state for state in self._workers.values() if self._is_busy(state)]
+        return Snapshot(
+            tally,
+            self._tokens,
+            workers=sum(1 for state in heard if state.held),
+            loading=sum(1 for state in heard if state.loading),
+            failures=tuple(self._failures[-100:]),
+            refusals=dict(self._refusals),
+        )
+
+    def _known(self, worker: WorkerId, handle: list[Any]) -> _Worker:
+        state = self._workers.setdefault(worker, _Worker(handle[0], self._clock()))
+        state.heard = self._clock()
+        return state
+
+    def _is_busy(self, state: _Worker) -> bool:
+        return bool(state.held or state.loading) and self._clock() - state.heard < LOST_AFTER_S
+
+    def _died_loading(self, worker: WorkerId) -> None:
+        self._load_deaths[worker.node_id] += 1
+        if (reason := self._load_refusal(worker.node_id)) is not None:
+            self.refuse(worker, reason)
+
+    def _load_refusal(self, node_id: str) -> str | None:
+        deaths = self._load_deaths[node_id]
+        if deaths < MAX_LOAD_DEATHS:
+            return None
+        return f"{deaths} workers died while loading the model (out of memory?)"

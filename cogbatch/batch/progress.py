@@ -27,6 +27,7 @@ class Status:
     errors: int = 0
     tokens: int = 0
     workers: int = 0
+    loading: int = 0
     seconds: float = 0.0
 
     @property
@@ -47,9 +48,11 @@ class Status:
     def line(self) -> str:
         """All of it in one line."""
         eta = "-" if self.eta_s is None else clock(self.eta_s)
+        loading = f" ({self.loading} loading)" if self.loading else ""
         return (
             f"{self.rows}/{self.rows_total} items  {self.items_per_s:.1f} items/s  "
-            f"{self.tokens_per_s:.0f} tokens/s  {self.errors} errors  {self.workers} workers  ETA {eta}"
+            f"{self.tokens_per_s:.0f} tokens/s  {self.errors} errors  "
+            f"{self.workers} workers{loading}  ETA {eta}"
         )
 
 

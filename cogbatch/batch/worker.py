@@ -18,7 +18,7 @@ from typing import Any
 import ray
 
 from cogbatch.batch.backend import OpenEngine, WorkerPlan
-from cogbatch.batch.loop import EngineLoop, StoppedError
+from cogbatch.batch.loop import EngineLike, EngineLoop, StoppedError
 from cogbatch.batch.monitor import WorkerId
 from cogbatch.batch.stall import StallTimer
 from cogbatch.batch.tally import Kind, Tally
@@ -55,19 +55,19 @@ class ShardWorker:
 
     def _work(self, shard: Shard, folder: str) -> str:
         name = shard.part_name
-        handle = ray.get_runtime_context().current_actor
-        # Waited for: a row that kills this process must not be faster than the news of who holds it.
-        ray.get(self._monitor.begin.remote(self._id, name, [handle]))
         try:
             loop = self._ready()
+        except _RefusedError as err:
+            ray.get(self._monitor.refuse.remote(self._id, str(err)))
+            self._wait_for_others()
+            return "refused"
+        # Waited for: a row that kills this process must not be faster than the news of who holds it.
+        ray.get(self._monitor.begin.remote(self._id, name, [ray.get_runtime_context().current_actor]))
+        try:
             with self._counting:
                 self._progress[name] = Tally()
                 self._stall.arm()
             tally = self._process(shard, loop, folder)
-        except _RefusedError as err:
-            ray.get(self._monitor.refuse.remote(self._id, name, str(err)))
-            self._wait_for_others()
-            return "refused"
         except StoppedError:
             ray.get(self._monitor.end.remote(self._id, name, None))
             return "stopped"
@@ -110,13 +110,24 @@ class ShardWorker:
                 try:
                     self._loop = self._load()
                 except Exception as err:
-                    self._refusal = f"{socket.gethostname()}: {' '.join(str(err).split())}"
+                    self._refusal = " ".join(str(err).split())
                     raise _RefusedError(self._refusal) from err
             return self._loop
 
     def _load(self) -> EngineLoop:
-        plan = self._plan
         threading.Thread(target=self._report, name="reporter", daemon=True).start()
+        # Waited for: a death while loading says nothing about any shard, and much about this node.
+        handle = ray.get_runtime_context().current_actor
+        reason: str | None = ray.get(self._monitor.load.remote(self._id, [handle]))
+        if reason is not None:
+            raise _RefusedError(reason)
+        try:
+            return EngineLoop(self._proven_engine(), self._plan.params, on_crash=self._crash)
+        finally:
+            ray.get(self._monitor.loaded.remote(self._id))
+
+    def _proven_engine(self) -> EngineLike:
+        plan = self._plan
         run, name = RunDirectory(plan.run_path), f"{socket.gethostname()}-{os.getpid()}"
         run.write_probe(plan.probe, name)
         if not ray.get(self._monitor.sees_probe.remote(run, name, plan.probe)):
@@ -127,10 +138,9 @@ class ShardWorker:
         self._stall = StallTimer(plan.stall_timeout_s, log=(run.logs / f"worker-{name}.log").open("w"))
         self._stall.arm(factor=LOAD_FACTOR)
         try:
-            engine = self._open_engine(plan, self._on_progress)
+            return self._open_engine(plan, self._on_progress)
         finally:
             self._stall.disarm()
-        return EngineLoop(engine, plan.params, on_crash=self._crash)
 
     def _on_progress(self, tokens: int) -> None:
         with self._counting:
@@ -166,7 +176,8 @@ class ShardWorker:
 
     @cached_property
     def _id(self) -> WorkerId:
-        return WorkerId(ray.get_runtime_context().get_node_id(), os.getpid())
+        context = ray.get_runtime_context()
+        return WorkerId(context.get_node_id(), os.getpid(), context.get_actor_id(), socket.gethostname())
 
 
 class _RefusedError(Exception):

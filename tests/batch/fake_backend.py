@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from cogbatch.batch.backend import Backend, ReadyModel, WorkerPlan
@@ -71,6 +72,30 @@ def refuse(plan: WorkerPlan, _: Callable[[int], None]) -> FakeEngine:
     raise CheckpointError(f"{plan.model.path}/model.safetensors differs from its manifest")
 
 
+def die_loading(*_: object) -> FakeEngine:
+    """A node with too little memory: the kernel kills whoever loads."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def die_loading_once(plan: WorkerPlan, on_progress: Callable[[int], None]) -> FakeEngine:
+    """The first process that loads is killed, later ones are fine."""
+    return die_loading(plan, on_progress) if _is_first(plan) else FakeEngine(plan, on_progress)
+
+
+def refuse_once(plan: WorkerPlan, on_progress: Callable[[int], None]) -> FakeEngine:
+    """The first process that loads meets a passing failure."""
+    return refuse(plan, on_progress) if _is_first(plan) else FakeEngine(plan, on_progress)
+
+
+def _is_first(plan: WorkerPlan) -> bool:
+    try:
+        (Path(plan.run_path) / "logs" / "first").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
 def check_model(spec: ModelSpec) -> None:
     """Every checkpoint will do, but for one name."""
     if spec.checkpoint == "nowhere":
@@ -78,4 +103,4 @@ def check_model(spec: ModelSpec) -> None:
 
 
 FAKE = Backend(check_params, check_model, prepare, FakeEngine)
-REFUSING = Backend(check_params, check_model, prepare, refuse)
+REFUSING = replace(FAKE, open_engine=refuse)

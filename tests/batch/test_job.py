@@ -10,11 +10,12 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from fake_backend import FAKE, REFUSING, MakeSpec
+from fake_backend import FAKE, REFUSING, MakeSpec, die_loading, die_loading_once, refuse_once
 
 from cogbatch.batch.job import run_job
 from cogbatch.batch.spec import JobSpec
@@ -115,6 +116,25 @@ def test_no_node_that_can_prove_its_weights_ends_the_job_with_the_reason(make_sp
     with pytest.raises(JobError, match=r"no worker can start.*m/model\.safetensors differs"):
         run_job(spec, backend=REFUSING)
     assert not list((Path(spec.output.path) / "parts").iterdir())
+
+
+def test_workers_that_die_while_loading_blame_no_row_and_end_the_job(make_spec: MakeSpec) -> None:
+    spec = make_spec(["say"], cluster={"max_workers": 1})
+    with pytest.raises(JobError, match=r"no worker can start: .*: 2 workers died while loading the model"):
+        run_job(spec, backend=replace(FAKE, open_engine=die_loading))
+    assert not list((Path(spec.output.path) / "parts").iterdir())
+
+
+def test_a_worker_that_died_loading_once_costs_no_row(make_spec: MakeSpec) -> None:
+    spec = make_spec(["say"] * 8, errors={"shard_attempts": 1})
+    summary = run_job(spec, backend=replace(FAKE, open_engine=die_loading_once))
+    assert (len(rows_of(spec)), summary.errors) == (8, 0)
+
+
+def test_a_passing_failure_to_load_does_not_exclude_a_node_that_works(make_spec: MakeSpec) -> None:
+    spec = make_spec(["sleep 0.2"] * 16)
+    summary = run_job(spec, backend=replace(FAKE, open_engine=refuse_once))
+    assert (len(rows_of(spec)), summary.errors) == (16, 0)
 
 
 def test_too_many_errors_stop_the_job_early(make_spec: MakeSpec) -> None:

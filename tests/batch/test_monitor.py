@@ -8,7 +8,7 @@ from cogbatch.batch.monitor import Monitor, WorkerId
 from cogbatch.batch.tally import Kind, Tally, over_rate
 from cogbatch.dataset.run_directory import RunDirectory
 
-ANN, BOB = WorkerId("node-a", 1), WorkerId("node-b", 2)
+ANN, BOB = WorkerId("node-a", 1, "actor 1", "host-a"), WorkerId("node-b", 2, "actor 2", "host-b")
 
 
 class Clock:
@@ -36,7 +36,7 @@ def test_losing_a_node_blames_nobody() -> None:
 def test_each_death_is_one_attempt_and_a_pass_forgets_the_last_one() -> None:
     monitor = Monitor()
     monitor.begin(ANN, "s1", [None])
-    monitor.begin(WorkerId("node-a", 7), "s1", [None])
+    monitor.begin(ANN._replace(pid=7), "s1", [None])
     assert len(monitor.close_pass(["node-a"])["s1"]) == 2
     assert monitor.close_pass(["node-a"]) == {}
 
@@ -45,11 +45,47 @@ def test_storage_failures_and_refusals_are_no_attempts() -> None:
     monitor = Monitor()
     monitor.begin(ANN, "s1", [None])
     monitor.fail(ANN, "s1", "OSError: disk full", blames=False)
-    monitor.begin(BOB, "s2", [None])
-    monitor.refuse(BOB, "s2", "host-b: no GPU")
+    monitor.refuse(BOB, "no GPU")
     assert monitor.close_pass(["node-a", "node-b"]) == {}
     assert monitor.snapshot().refusals == {"node-b": "host-b: no GPU"}
     assert monitor.snapshot().failures == ("OSError: disk full",)
+
+
+def test_dying_while_loading_counts_against_the_node_and_no_shard() -> None:
+    monitor = Monitor()
+    assert monitor.load(ANN, [None]) is None
+    assert monitor.load(ANN._replace(pid=3), [None]) is None
+    assert monitor.snapshot().refusals == {}
+    reason = "2 workers died while loading the model (out of memory?)"
+    assert monitor.load(ANN._replace(pid=4), [None]) == reason
+    assert monitor.snapshot().refusals == {"node-a": f"host-a: {reason}"}
+    assert monitor.close_pass(["node-a"]) == {}
+    assert monitor.load(BOB, [None]) is None
+
+
+def test_deaths_while_loading_add_up_over_passes_unless_the_node_was_lost() -> None:
+    monitor = Monitor()
+    for living in (["node-a"], ["node-b"], ["node-a"]):
+        monitor.load(ANN, [None])
+        assert (monitor.snapshot().loading, monitor.busy()) == (1, 1)
+        assert monitor.snapshot().refusals == {}
+        monitor.close_pass(living)
+    assert list(monitor.snapshot().refusals) == ["node-a"]
+
+
+def test_a_node_that_finishes_a_shard_is_not_left_out() -> None:
+    monitor, other = Monitor(), ANN._replace(pid=9, actor_id="actor 9")
+    monitor.refuse(other, "a passing failure")
+    monitor.load(ANN, [None])
+    monitor.loaded(ANN)
+    monitor.begin(ANN, "s1", [None])
+    monitor.end(ANN, "s1", Tally(rows=1))
+    assert monitor.snapshot().refusals == {}
+    monitor.refuse(other, "still the same")
+    assert monitor.snapshot().refusals == {}
+    monitor.close_pass(["node-a"])
+    monitor.refuse(other, "in the next pass too")
+    assert monitor.snapshot().refusals == {"node-a": "host-a: in the next pass too"}
 
 
 def test_a_crash_blames_what_its_worker_held_once_with_the_reason() -> None:
@@ -86,6 +122,7 @@ def test_a_silent_worker_is_named_once_and_only_while_it_holds_a_shard() -> None
     monitor.begin(BOB, "s2", ["handle of bob"])
     monitor.end(BOB, "s2", Tally())
     clock.now = 100.0
+    assert (monitor.busy(), monitor.snapshot().workers) == (0, 0), "nobody waits for the dead"
     assert monitor.silent(99.0) == ["handle of ann"]
     assert monitor.silent(99.0) == []
 

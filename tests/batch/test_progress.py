@@ -20,6 +20,7 @@ def test_nothing_is_known_before_the_first_row() -> None:
 def test_a_line_names_every_number() -> None:
     line = Status(rows=6, rows_total=12, errors=1, tokens=30, workers=2, seconds=3.0).line()
     assert line == "6/12 items  2.0 items/s  10 tokens/s  1 errors  2 workers  ETA 0:03"
+    assert "  0 workers (2 loading)  " in Status(rows=0, rows_total=12, loading=2).line()
 
 
 def test_plain_progress_is_sparse_but_never_leaves_out_the_end() -> None:
