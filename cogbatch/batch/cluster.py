@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ray
 
+from cogbatch.batch.room import Resources, no_room
 from cogbatch.batch.spec import ClusterSpec
 from cogbatch.errors import JobError
 
@@ -26,9 +27,10 @@ def connected(cluster: ClusterSpec, *, log: Path) -> Iterator[None]:
         log: where Ray's own messages go instead of the terminal.
 
     Raises:
-        JobError: address is auto and there is no cluster.
+        JobError: address is auto and there is no cluster, or local and a worker does not fit.
     """
     if ray.is_initialized():
+        _require_room(cluster)
         yield
         return
     with _stderr_to(log):
@@ -40,9 +42,29 @@ def connected(cluster: ClusterSpec, *, log: Path) -> Iterator[None]:
                 " start one (ray start --head) or use --address local."
             ) from err
         try:
+            _require_room(cluster)
             yield
         finally:
             ray.shutdown()
+
+
+def living_nodes() -> dict[str, Resources]:
+    """Resources of the nodes that are alive, free or not, by node id."""
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+
+
+def node_types() -> list[Resources]:
+    """Resources of the kinds of nodes that the cluster's autoscaler may start; empty without one."""
+    config = ray._private.state.state.get_cluster_config()  # there is no public way to it
+    groups = config.node_group_configs if config is not None else ()
+    return [dict(group.resources) for group in groups if group.max_count]
+
+
+def _require_room(cluster: ClusterSpec) -> None:
+    """Nothing can be added to a local cluster: what does not fit now never will."""
+    reason = no_room(list(living_nodes().values()), cluster) if cluster.address == "local" else None
+    if reason is not None:
+        raise JobError(reason)
 
 
 def _start(cluster: ClusterSpec) -> None:

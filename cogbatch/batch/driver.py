@@ -6,6 +6,7 @@ State: how often each shard failed in this run. Everything else is on disk.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import Counter
@@ -18,9 +19,11 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cogbatch.batch.backend import OpenEngine, WorkerPlan
+from cogbatch.batch.cluster import living_nodes, node_types
 from cogbatch.batch.monitor import Monitor, Snapshot
 from cogbatch.batch.passes import run_pass
 from cogbatch.batch.progress import Progress, Status
+from cogbatch.batch.room import fits, no_room
 from cogbatch.batch.spec import JobSpec
 from cogbatch.batch.tally import Kind, Tally, over_rate, too_many_errors
 from cogbatch.dataset.parts import write_part
@@ -35,6 +38,7 @@ POLL_S = 1.0
 STOP_WAIT_S = 60.0
 REFUSED_STOP_WAIT_S = 5.0  # nothing is in flight then
 BARREN_PASSES = 3  # passes in a row in which nothing was finished and nothing was learned
+WORKERLESS_S = 30.0  # before a word is said about it
 SILENT_GRACE_S = 60.0  # a worker's own stall timer comes first
 
 
@@ -66,7 +70,7 @@ class Driver:
         self._refusals: Mapping[str, str] = {}
         self._failures: list[str] = []
         self._seen = Snapshot(Tally(), tokens=0, workers=0)
-        self._began = time.monotonic()
+        self._began = self._worked = time.monotonic()
         here = ray.get_runtime_context().get_node_id()
         self._monitor: Any = (
             ray.remote(Monitor)
@@ -138,8 +142,8 @@ class Driver:
                 ray.kill(handle, no_restart=False)
             self._stop_if_too_many_errors(thread)
             self._stop_if_no_node_is_left(thread)
-        living = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-        for name, messages in ray.get(self._monitor.close_pass.remote(living)).items():
+            self._say_if_nobody_works()
+        for name, messages in ray.get(self._monitor.close_pass.remote(list(living_nodes()))).items():
             key = f"item {name}" if plan.isolated else name
             self._attempts[key] += len(messages)
             self._reasons[key] = messages[-1]
@@ -185,7 +189,7 @@ class Driver:
     def _stop_if_no_node_is_left(self, working: threading.Thread | None = None) -> None:
         if self._seen.workers or self._seen.loading:
             return
-        able = [node["NodeID"] for node in ray.nodes() if node["Alive"] and self._fits(node["Resources"])]
+        able = [node for node, has in living_nodes().items() if fits(has, self._spec.cluster)]
         if able and all(node in self._refusals for node in able):
             ray.get(self._monitor.stop.remote())
             if working is not None:
@@ -202,12 +206,16 @@ class Driver:
                 " when that is solved, run the same command again"
             )
 
-    def _fits(self, resources: Mapping[str, float]) -> bool:
-        cluster = self._spec.cluster
-        return (
-            resources.get("CPU", 0) >= cluster.cpus_per_worker - 0.5
-            and resources.get("GPU", 0) >= cluster.gpus_per_worker
-        )
+    def _say_if_nobody_works(self) -> None:
+        """Once for each stretch of time without a worker: an autoscaler may still start a node."""
+        now = time.monotonic()
+        if self._seen.workers or self._seen.loading:
+            self._worked = now
+        elif self._worked < now - WORKERLESS_S:
+            self._worked = math.inf
+            nodes = list(living_nodes().values())
+            reason = no_room(nodes, self._spec.cluster, node_types=node_types())
+            self._progress.say(f"waiting for a worker: {reason or 'what it needs may be in use by others'}")
 
     def _blame(self, item: Shard, folder: Path) -> None:
         """Stages the error row of an item that failed alone in its worker, as often as it may."""

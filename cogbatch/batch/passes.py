@@ -18,6 +18,7 @@ import ray
 import ray.data
 
 from cogbatch.batch.backend import OpenEngine, WorkerPlan
+from cogbatch.batch.room import SPARE_CPU
 from cogbatch.batch.spec import ClusterSpec
 from cogbatch.batch.worker import ShardWorker
 from cogbatch.dataset.shards import Shard
@@ -63,7 +64,7 @@ def run_pass(
             fn_constructor_args=(plan, open_engine, monitor),
             batch_size=1,
             compute=pool,
-            num_cpus=cluster.cpus_per_worker - 0.5,  # half a CPU a worker stays free for Ray Data
+            num_cpus=cluster.cpus_per_worker - SPARE_CPU,
             num_gpus=cluster.gpus_per_worker or None,
             label_selector={"ray.io/node-id": f"!in({','.join(avoid_nodes)})"} if avoid_nodes else None,
             max_restarts=-1,

@@ -24,6 +24,7 @@ def local_ray() -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=5,
+        num_gpus=0,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

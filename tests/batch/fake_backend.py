@@ -78,22 +78,13 @@ def die_loading(*_: object) -> FakeEngine:
     raise AssertionError
 
 
-def die_loading_once(plan: WorkerPlan, on_progress: Callable[[int], None]) -> FakeEngine:
-    """The first process that loads is killed, later ones are fine."""
-    return die_loading(plan, on_progress) if _is_first(plan) else FakeEngine(plan, on_progress)
-
-
 def refuse_once(plan: WorkerPlan, on_progress: Callable[[int], None]) -> FakeEngine:
-    """The first process that loads meets a passing failure."""
-    return refuse(plan, on_progress) if _is_first(plan) else FakeEngine(plan, on_progress)
-
-
-def _is_first(plan: WorkerPlan) -> bool:
+    """The first process that loads meets a passing failure, later ones are fine."""
     try:
         (Path(plan.run_path) / "logs" / "first").touch(exist_ok=False)
     except FileExistsError:
-        return False
-    return True
+        return FakeEngine(plan, on_progress)
+    return refuse(plan, on_progress)
 
 
 def check_model(spec: ModelSpec) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from fake_backend import FAKE, REFUSING, MakeSpec, die_loading, die_loading_once, refuse_once
+from fake_backend import FAKE, REFUSING, MakeSpec, die_loading, refuse_once
 
 from cogbatch.batch.job import run_job
 from cogbatch.batch.spec import JobSpec
@@ -125,16 +125,16 @@ def test_workers_that_die_while_loading_blame_no_row_and_end_the_job(make_spec: 
     assert not list((Path(spec.output.path) / "parts").iterdir())
 
 
-def test_a_worker_that_died_loading_once_costs_no_row(make_spec: MakeSpec) -> None:
-    spec = make_spec(["say"] * 8, errors={"shard_attempts": 1})
-    summary = run_job(spec, backend=replace(FAKE, open_engine=die_loading_once))
-    assert (len(rows_of(spec)), summary.errors) == (8, 0)
-
-
 def test_a_passing_failure_to_load_does_not_exclude_a_node_that_works(make_spec: MakeSpec) -> None:
     spec = make_spec(["sleep 0.2"] * 16)
     summary = run_job(spec, backend=replace(FAKE, open_engine=refuse_once))
     assert (len(rows_of(spec)), summary.errors) == (16, 0)
+
+
+def test_a_worker_that_fits_nowhere_ends_the_job_at_once(make_spec: MakeSpec) -> None:
+    spec = make_spec(["say"], cluster={"gpus_per_worker": 1})
+    with pytest.raises(JobError, match=r"no node has 1 GPU and 1 CPU; this cluster has 1 x 5 CPU: lower"):
+        run_job(spec, backend=FAKE)
 
 
 def test_too_many_errors_stop_the_job_early(make_spec: MakeSpec) -> None:
