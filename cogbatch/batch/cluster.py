@@ -33,7 +33,7 @@ def connected(cluster: ClusterSpec, *, log: Path) -> Iterator[None]:
         _require_room(cluster)
         yield
         return
-    with _stderr_to(log):
+    with _terminal_to(log):
         try:
             _start(cluster)
         except ConnectionError as err:
@@ -82,16 +82,26 @@ def _start(cluster: ClusterSpec) -> None:
 
 
 @contextmanager
-def _stderr_to(log: Path) -> Iterator[None]:
-    """File descriptor 2 goes to a file: Ray's C++ parts write there whatever the logging level."""
+def _terminal_to(log: Path) -> Iterator[None]:
+    """File descriptors 1 and 2 go to a file: Ray writes to both, whatever the logging level.
+
+    Progress has a descriptor of its own; results are printed after this.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stderr.flush()
-    saved = os.dup(2)
+    _flush()
+    saved = [os.dup(descriptor) for descriptor in (1, 2)]
     with log.open("ab") as file:
-        os.dup2(file.fileno(), 2)
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
     try:
         yield
     finally:
-        sys.stderr.flush()
-        os.dup2(saved, 2)
-        os.close(saved)
+        _flush()
+        for descriptor, own in zip((1, 2), saved, strict=True):
+            os.dup2(own, descriptor)
+            os.close(own)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()

@@ -28,6 +28,18 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
+DRIVER = """
+import json, sys, fake_backend, ray
+from cogbatch.batch.job import run_job
+from cogbatch.batch.progress import open_progress
+from cogbatch.batch.spec import parse_spec
+ray.cloudpickle.register_pickle_by_value(fake_backend)
+spec = parse_spec(json.load(open(sys.argv[1])))
+summary = run_job(spec, backend=fake_backend.FAKE, progress=open_progress())
+print(f"{summary.rows} rows, {summary.errors} errors")
+"""
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+
 
 def rows_of(spec: JobSpec) -> dict[str, dict[str, object]]:
     """All rows by id; fails when one is there twice."""
@@ -65,13 +77,18 @@ def test_rows_in_are_rows_out_and_a_second_run_redoes_nothing(make_spec: MakeSpe
     assert began(spec) == before == Counter({f"i{n}": 1 for n in range(19)})
 
 
-def test_a_row_that_kills_its_process_becomes_the_only_error_row(make_spec: MakeSpec) -> None:
-    spec = make_spec(["say"] * 6 + ["die"] + ["say"] * 9, cluster={"max_workers": 2})
-    summary = run_job(spec, backend=FAKE)
+def test_a_row_that_kills_its_process_becomes_the_only_error_row_and_ray_stays_off_the_terminal(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    spec = make_spec(["say"] * 6 + ["die"] + ["say"] * 9)
+    done = subprocess.run(driver_of(spec, tmp_path), env=ENVIRONMENT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "16 rows, 1 errors\n")
+    assert "16/16 items" in done.stderr
+    assert "raylet" not in done.stderr
+    assert "(raylet)" in (Path(spec.output.path) / "logs" / "ray.log").read_text()
     rows = rows_of(spec)
     assert len(rows) == 16
-    errors = [name for name, row in rows.items() if row["error"]]
-    assert (errors, summary.errors) == (["i6"], 1)
+    assert [name for name, row in rows.items() if row["error"]] == ["i6"]
     assert rows["i6"]["error"]["stage"] == "worker"
     assert not list((Path(spec.output.path) / "staging").iterdir())
 
@@ -152,18 +169,7 @@ def test_another_job_in_the_same_directory_is_refused_with_what_differs(make_spe
 
 def test_a_killed_driver_is_resumed_where_its_parts_end(make_spec: MakeSpec, tmp_path: Path) -> None:
     spec = make_spec(["sleep 0.1"] * 60)
-    text = tmp_path / "job.json"
-    text.write_text(spec.model_dump_json())
-    program = (
-        "import json, sys, fake_backend, ray\n"
-        "from cogbatch.batch.job import run_job\n"
-        "from cogbatch.batch.spec import parse_spec\n"
-        "ray.cloudpickle.register_pickle_by_value(fake_backend)\n"
-        "run_job(parse_spec(json.load(open(sys.argv[1]))), backend=fake_backend.FAKE)\n"
-    )
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    command = [sys.executable, "-c", program, str(text)]
-    driver = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL)
+    driver = subprocess.Popen(driver_of(spec, tmp_path), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     try:
         wait_for_worker(spec, items=20)
         with pytest.raises(RunDirectoryError, match=rf"in use by another driver \(pid {driver.pid} "):
@@ -175,6 +181,13 @@ def test_a_killed_driver_is_resumed_where_its_parts_end(make_spec: MakeSpec, tmp
     assert len(rows_of(spec)) == summary.rows == 60
     assert 0 < summary.shards_done_now < 15
     assert began(spec).total() - 60 <= 16, "at most the four shards in flight are redone"
+
+
+def driver_of(spec: JobSpec, folder: Path) -> list[str]:
+    """The command that runs the job with the fake backend in a process, and on a Ray, of its own."""
+    text = folder / "job.json"
+    text.write_text(spec.model_dump_json())
+    return [sys.executable, "-c", DRIVER, str(text)]
 
 
 def wait_for_worker(spec: JobSpec, *, items: int) -> int:
