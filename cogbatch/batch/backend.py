@@ -1,12 +1,12 @@
 """The seam between the job and the model: all that the job needs of checkpoints and engines, as functions.
 
-Imports are inside the functions: planning a job must not load torch, and a finished job must load no engine.
+Imports are inside the functions: importing what describes a job must not load torch.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from cogbatch.batch.progress import percent
 from cogbatch.batch.spec import ModelSpec
 from cogbatch.dataset.dataset import Dataset
 from cogbatch.errors import CheckpointError
-from cogbatch.types import GenerationParams, GenerationRequest, RequestOutput
+from cogbatch.types import GenerationParams
 
 Say = Callable[[str], None]
 
@@ -133,13 +133,19 @@ def _open_engine(plan: WorkerPlan, on_progress: Callable[[int], None]) -> Engine
     from cogbatch.engine.engine import Engine
 
     model = plan.model
+    for path in (model.path, model.tokenizer_path):
+        if path is not None and not Path(path).is_dir():
+            raise CheckpointError(
+                f"{path} lies on the driver's disk: set COGBATCH_CACHE (for a hub id HF_HOME) to storage that"
+                " all nodes share, or convert there first"
+            )
     found = prepare_model(model.path, tokenizer=model.tokenizer_path)
     if found.fingerprint != model.fingerprint:
         raise CheckpointError(
             f"{model.path}: the model here is {found.fingerprint[:12]}, that of the job"
             f" {model.fingerprint[:12]}; copy the model directory to this node again"
         )
-    engine = Engine.from_pretrained(
+    return Engine.from_pretrained(
         model.path,
         dtype=model.dtype,
         device=plan.device,
@@ -148,23 +154,6 @@ def _open_engine(plan: WorkerPlan, on_progress: Callable[[int], None]) -> Engine
         num_threads=plan.num_threads,
         on_progress=on_progress,
     )
-    return _Threaded(engine, plan.num_threads)
-
-
-@dataclass(frozen=True)
-class _Threaded:
-    """An engine whose steps run with a set number of torch threads, whichever thread drives them."""
-
-    engine: EngineLike
-    num_threads: int
-
-    def generate(
-        self, requests: Iterable[GenerationRequest], params: GenerationParams
-    ) -> Iterator[RequestOutput]:
-        import torch
-
-        torch.set_num_threads(self.num_threads)  # OpenMP keeps the number per thread
-        yield from self.engine.generate(requests, params)
 
 
 def _own_dtype(model_dir: Path) -> str:
