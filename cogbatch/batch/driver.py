@@ -105,8 +105,12 @@ class Driver:
         if whole:
             self._pass(dict.fromkeys(whole, self._run.parts), self._plan)
             return
-        owners = {item: shard for shard in missing for item in self._run.missing_staged(shard)}
-        tried = {item: self._run.staging(owner) for item, owner in owners.items()}
+        job = self._plan.job_fingerprint
+        tried = {
+            item: self._run.staging(shard)
+            for shard in missing
+            for item in self._run.missing_staged(shard, job_fingerprint=job)
+        }
         for item, folder in tried.items():
             if self._attempts[_item_key(item)] >= limit:
                 self._blame(item, folder)
@@ -114,8 +118,7 @@ class Driver:
         if left:
             self._pass(left, replace(self._plan, isolated=True))
         for shard in missing:
-            if not self._run.missing_staged(shard):
-                self._run.commit_staged(shard)
+            self._run.commit_staged(shard, job_fingerprint=job)
 
     def _pass(self, shards: Mapping[Shard, Path], plan: WorkerPlan) -> None:
         """One pass in a thread of its own, watched from this one."""
@@ -180,11 +183,12 @@ class Driver:
 
     def _stop_if_too_many_errors(self, working: threading.Thread) -> None:
         counts = self._counts()
-        if not over_rate(counts, self._spec.errors.max_error_rate):
+        ends_by_itself = counts.rows >= self._rows_total
+        if ends_by_itself or not over_rate(counts, self._spec.errors.max_error_rate):
             return
         ray.get(self._monitor.stop.remote())
         working.join(STOP_WAIT_S)
-        raise too_many_errors(counts, self._spec.errors.max_error_rate)
+        raise too_many_errors(counts, self._spec.errors.max_error_rate, finished=False)
 
     def _stop_if_no_node_is_left(self, working: threading.Thread | None = None) -> None:
         if self._seen.workers or self._seen.loading:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -101,7 +101,8 @@ def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend
     run = RunDirectory(spec.output.path)
     with run.lock():
         model = backend.prepare(spec.model, progress.say)
-        job = run.start(_describe(spec, model, dataset, shards, stored=run.read_job()))
+        described = _describe(spec, model, dataset, shards, stored=run.read_job() or {})
+        job = described | run.start(described)  # an older job.json may lack what is only said, not meant
         if job["duplicate_ids"]:
             progress.say(f"warning: {job['duplicate_ids']} rows share an id with an earlier row")
         missing = len(run.missing(shards))
@@ -122,7 +123,7 @@ def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend
         if status is not None or not (run.path / "summary.json").exists():
             run.write_summary(summary.to_json())
     if over_rate(tally, spec.errors.max_error_rate):
-        raise too_many_errors(tally, spec.errors.max_error_rate)
+        raise too_many_errors(tally, spec.errors.max_error_rate, finished=True)
     return summary
 
 
@@ -142,9 +143,10 @@ def _describe(
     dataset: Dataset,
     shards: Sequence[Shard],
     *,
-    stored: dict[str, Any] | None,
+    stored: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """job.json. The ids are counted once, at the first start."""
+    """job.json. The ids are counted once, at the first start: stored is the job.json of then."""
+    duplicate_ids = stored.get("duplicate_ids")
     identity = job_identity(
         spec,
         model=model,
@@ -158,7 +160,7 @@ def _describe(
         "dataset_fingerprint": dataset.fingerprint,
         "identity": identity,
         "spec": spec.model_dump(mode="json"),
-        "duplicate_ids": stored["duplicate_ids"] if stored else dataset.count_duplicate_ids(),
+        "duplicate_ids": dataset.count_duplicate_ids() if duplicate_ids is None else duplicate_ids,
         "threads_per_worker": spec.cluster.cpus_per_worker,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -64,9 +64,12 @@ def over_rate(tally: Tally, max_error_rate: float) -> bool:
     return judged and tally.errors > max_error_rate * tally.rows
 
 
-def too_many_errors(tally: Tally, max_error_rate: float) -> JobError:
-    """What to say then."""
+def too_many_errors(tally: Tally, max_error_rate: float, *, finished: bool) -> JobError:
+    """What to say then. finished: every row was tried, nothing is left to run."""
+    how = "finished with too many errors" if finished else "stopped"
+    then = "" if finished else ", then run the same command again"
     return JobError(
-        f"stopped: {tally.errors} of {tally.rows} rows are errors, more than errors.max_error_rate "
-        f"{max_error_rate:g}; commonest: {'; '.join(tally.commonest())}. Finished parts are kept."
+        f"{how}: {tally.errors} of {tally.rows} rows are errors, more than errors.max_error_rate "
+        f"{max_error_rate:g}; commonest: {'; '.join(tally.commonest())}. "
+        f"Finished parts are kept; fix the input or raise errors.max_error_rate{then}."
     )

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cogbatch.dataset.atomic import read_json, remove_temporaries, write_atomically, write_json
-from cogbatch.dataset.parts import PartFooter, is_complete, list_parts, read_footers, write_part
+from cogbatch.dataset.parts import PartFooter, list_parts, read_footer, read_footers, write_part
 from cogbatch.dataset.shards import Shard
 from cogbatch.errors import RunDirectoryError
 
@@ -113,6 +113,7 @@ class RunDirectory:
         if stored is None:
             write_json(self.path / "job.json", job)
             stored = read_json(self.path / "job.json")  # as it will be read on resume: tuples are lists
+        self._remove_needless_staging(stored["job_fingerprint"])
         return dict(stored)
 
     def read_job(self) -> dict[str, Any] | None:
@@ -140,12 +141,7 @@ class RunDirectory:
 
         def done(shard: Shard) -> bool:
             footer = footers.get(shard.part_name)
-            return (
-                footer is not None
-                and job is not None
-                and footer.num_rows == shard.num_rows
-                and footer.job_fingerprint == job["job_fingerprint"]
-            )
+            return job is not None and _is_whole(footer, shard, job["job_fingerprint"])
 
         return tuple(shard for shard in shards if not done(shard))
 
@@ -160,27 +156,17 @@ class RunDirectory:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def missing_staged(self, shard: Shard) -> tuple[Shard, ...]:
-        """The single items of the shard that have no complete part in staging."""
-        folder, job = self._staging(shard), self.read_job()
-        fingerprint = job["job_fingerprint"] if job else None
-        return tuple(
-            item
-            for item in shard.split()
-            if not is_complete(folder / item.part_name, 1, job_fingerprint=fingerprint)
-        )
+    def missing_staged(self, shard: Shard, *, job_fingerprint: str) -> tuple[Shard, ...]:
+        """The single items of the shard that have no complete part of this job in staging."""
+        items = shard.split()
+        footers = read_footers(self._staging(shard), (item.part_name for item in items))
+        pairs = zip(items, footers, strict=True)
+        return tuple(item for item, footer in pairs if not _is_whole(footer, item, job_fingerprint))
 
-    def commit_staged(self, shard: Shard) -> PartFooter:
-        """Joins the staged items of the shard into its part, then removes them.
-
-        Raises RunDirectoryError: items are missing.
-        """
-        missing = self.missing_staged(shard)
-        if missing:
-            rows = ", ".join(str(item.first_row) for item in missing[:MAX_DIFFERENCES])
-            raise RunDirectoryError(
-                f"{shard.part_name}: {len(missing)} staged rows are missing ({rows}); run them first"
-            )
+    def commit_staged(self, shard: Shard, *, job_fingerprint: str) -> PartFooter | None:
+        """Joins the staged items of the shard into its part, then removes them; None while any is missing."""
+        if self.missing_staged(shard, job_fingerprint=job_fingerprint):
+            return None
         folder = self._staging(shard)
         tables = [pq.read_table(folder / item.part_name, partitioning=None) for item in shard.split()]
         footer = write_part(self.parts, shard.part_name, pa.concat_tables(tables))
@@ -211,6 +197,15 @@ class RunDirectory:
         """Writes summary.json, atomically."""
         write_json(self.path / "summary.json", summary)
 
+    def _remove_needless_staging(self, job_fingerprint: str) -> None:
+        """A driver killed while it committed leaves the items of a part that is finished."""
+        for folder in (self.path / "staging").iterdir():
+            footer = read_footer(self.parts / f"{folder.name}.parquet")
+            if footer is not None and footer.job_fingerprint == job_fingerprint:
+                shutil.rmtree(folder)
+            else:
+                remove_temporaries(folder)
+
     def _staging(self, shard: Shard) -> Path:
         return self.path / "staging" / shard.part_name.removesuffix(".parquet")
 
@@ -235,6 +230,13 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{self.path} has parts but no job.json; restore it, or use another output path"
             )
+
+
+def _is_whole(footer: PartFooter | None, shard: Shard, job_fingerprint: str) -> bool:
+    """Whether a part is that of the shard in this job, all of it."""
+    return (
+        footer is not None and footer.num_rows == shard.num_rows and footer.job_fingerprint == job_fingerprint
+    )
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -72,6 +72,8 @@ def test_rows_in_are_rows_out_and_a_second_run_redoes_nothing(make_spec: MakeSpe
     assert [(kind.stage, kind.count) for kind in summary.error_kinds] == [("generate", 1)]
     assert json.loads((Path(spec.output.path) / "summary.json").read_text())["rows"] == 19
     before = began(spec)
+    job = Path(spec.output.path) / "job.json"
+    job.write_text(json.dumps({k: v for k, v in json.loads(job.read_text()).items() if k != "duplicate_ids"}))
     again = run_job(spec, backend=REFUSING)  # nothing is missing, so no worker is asked
     assert (again.rows, again.shards_done_now) == (19, 0)
     assert began(spec) == before == Counter({f"i{n}": 1 for n in range(19)})
@@ -156,9 +158,16 @@ def test_a_worker_that_fits_nowhere_ends_the_job_at_once(make_spec: MakeSpec) ->
 
 def test_too_many_errors_stop_the_job_early(make_spec: MakeSpec) -> None:
     spec = make_spec(["bad"] * 120 + ["sleep 1"] * 80)
-    with pytest.raises(JobError, match=r"1\d\d of 1\d\d rows are errors.*generate/ValueError"):
+    with pytest.raises(JobError, match=r"stopped: 1\d\d of 1\d\d rows are errors.*generate/ValueError"):
         run_job(spec, backend=FAKE)
     assert began(spec).total() < 160
+
+
+def test_a_job_with_too_many_errors_that_came_to_its_end_says_so(make_spec: MakeSpec) -> None:
+    spec = make_spec(["bad"] * 100, output={"shard_size": 100})
+    with pytest.raises(JobError, match=r"finished with too many errors: 100 of 100 .*raise errors\.max_e"):
+        run_job(spec, backend=FAKE)
+    assert len(rows_of(spec)) == 100
 
 
 def test_another_job_in_the_same_directory_is_refused_with_what_differs(make_spec: MakeSpec) -> None:

@@ -133,18 +133,33 @@ def test_missing_shards_are_those_without_a_complete_part_of_this_job(run) -> No
 
 
 def test_staged_items_are_no_part_until_all_are_there_and_then_exactly_one(run) -> None:
-    shard = SHARDS[0]
+    shard, job = SHARDS[0], {"job_fingerprint": "j1"}
     for item in shard.split()[1:]:
         write_part(run.staging(shard), item.part_name, table(item))
-    assert run.missing_staged(shard) == shard.split()[:1]
+    first = shard.split()[0]
+    write_part(run.staging(shard), first.part_name, table(first, job="another"))
+    assert run.missing_staged(shard, **job) == (first,)
     assert run.missing(SHARDS) == SHARDS
-    with pytest.raises(RunDirectoryError, match=r"1 staged rows are missing \(0\)"):
-        run.commit_staged(shard)
-    write_part(run.staging(shard), shard.split()[0].part_name, table(shard.split()[0]))
-    assert run.commit_staged(shard).num_rows == 3
+    assert run.commit_staged(shard, **job) is None
+    write_part(run.staging(shard), first.part_name, table(first))
+    assert run.commit_staged(shard, **job).num_rows == 3
     assert pq.read_table(run.parts / shard.part_name).equals(table(shard))
     assert run.missing(SHARDS) == SHARDS[1:]
     assert list((run.path / "staging").iterdir()) == []
+
+
+def test_start_removes_the_staging_of_finished_parts_and_no_other(run) -> None:
+    """A driver killed between the part and the removal of its items."""
+    for shard in SHARDS:
+        item = shard.split()[0]
+        write_part(run.staging(shard), item.part_name, table(item))
+    write_part(run.parts, SHARDS[0].part_name, table(SHARDS[0]))
+    half = run.staging(SHARDS[1]) / ".part-0-4-1.parquet.ab.tmp"
+    half.write_bytes(b"half")
+    run.start(JOB)
+    assert [folder.name for folder in (run.path / "staging").iterdir()] == ["part-0-3-2"]
+    assert not half.exists()
+    assert len(run.missing_staged(SHARDS[1], job_fingerprint="j1")) == 1
 
 
 def test_a_probe_is_read_back_and_needs_the_drivers_storage(run, tmp_path) -> None:
