@@ -29,10 +29,7 @@ COMMON_FIELDS = frozenset(
 # name -> (is the value fine, what was expected)
 _RANGES = {
     "num_candidates": (lambda v: v >= 1, "an integer of at least 1"),
-    "temperature": (
-        lambda v: v > 0 and math.isfinite(v),
-        "above 0 (use strategy 'greedy' for no randomness)",
-    ),
+    "temperature": (lambda v: 0 < v <= 1e6, "above 0 (strategy 'greedy' has no randomness), at most 1e6"),
     "top_p": (lambda v: 0 < v <= 1, "in (0, 1]"),
     "top_k": (lambda v: v >= 0, "0 (keep all) or more"),
     "min_p": (lambda v: 0 <= v <= 1, "in [0, 1]"),
@@ -58,7 +55,12 @@ def check_params(params: GenerationParams) -> Strategy:
             f"min_new_tokens is {params.min_new_tokens}: "
             f"expected at most max_new_tokens ({params.max_new_tokens})"
         )
-    strategy = STRATEGIES.get(params.strategy)
+    problems += [
+        f"{name} is {getattr(params, name)!r}: expected true or false"
+        for name in ("ignore_eos", "deterministic", "return_token_ids")
+        if not isinstance(getattr(params, name), bool)
+    ]
+    strategy = STRATEGIES.get(params.strategy) if isinstance(params.strategy, str) else None
     if strategy is None:
         problems.append(
             f"unknown strategy {params.strategy!r}: expected one of {', '.join(sorted(STRATEGIES))}"

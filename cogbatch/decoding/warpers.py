@@ -56,10 +56,10 @@ def top_p(logprobs: torch.Tensor, p: float) -> torch.Tensor:
     p: in (0, 1]. Holtzman et al. 2020, arXiv:1904.09751.
     """
     ordered, order = logprobs.softmax(-1).sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(-1) - ordered  # mass of the tokens ahead; 0 for the first, which always stays
-    return logprobs.masked_fill(
-        torch.empty_like(order, dtype=torch.bool).scatter_(1, order, before >= p), -torch.inf
-    )
+    drop = ordered.cumsum(-1) - ordered >= p  # by the mass of the tokens ahead
+    drop[:, 0] = False  # whatever rounding makes of a tiny p
+    dropped = torch.empty_like(drop).scatter_(1, order, drop)
+    return logprobs.masked_fill(dropped, -torch.inf)
 
 
 def min_p(logprobs: torch.Tensor, p: float) -> torch.Tensor:

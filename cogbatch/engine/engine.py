@@ -31,8 +31,7 @@ class Engine:
     """A loaded model that turns requests into candidates.
 
     Args:
-        model: in its final dtype and on its device. It is taken over: its linear layers are changed in place.
-        tokenizer: has encode, decode and a length.
+        model: in its final dtype and on its device. tokenizer: has encode, decode and a length.
         template_version: a name of config.json; None is the model's own.
         num_threads: torch threads while it generates; None leaves them alone.
         max_rows: rows decoded together; a new item starts while its rows fit. The first always does.
@@ -105,7 +104,8 @@ class Engine:
         """Outputs as they finish, one per request; a bad request yields an output with an error.
 
         Args:
-            requests: any iterable, pulled lazily; it may wait for more work while others are decoded.
+            requests: any iterable, pulled lazily, in threads; it may wait for more work while others are
+                decoded. What it raises is raised here, after the outputs of what it gave before.
             params: for requests without their own; None means the defaults.
 
         Raises:
@@ -132,7 +132,12 @@ class Engine:
             while True:
                 # Wait for work only when there is nothing to decode.
                 while waiting is not None or not items or intake.ready:
-                    waiting = waiting or next(intake, None)
+                    if waiting is None:
+                        try:
+                            waiting = next(intake, None)
+                        except Exception:  # of the source: what is in flight is finished first
+                            if not items:
+                                raise
                     if waiting is None or not self._fits(waiting[1], items):
                         break
                     started = self._start(*waiting)

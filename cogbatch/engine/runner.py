@@ -1,32 +1,37 @@
 """Runs the model for the engine: one prefill per item, then decode steps over the rows of many items.
 
-Knows tensors and caches, not requests or strategies. R rows of all items together, padded to a multiple of
-the block size in deterministic mode; V vocabulary.
+Knows tensors and caches, not requests or strategies. R rows of all items together, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from cogbatch.engine.cache import ItemCache
-from cogbatch.engine.linear import block_rows, use_row_blocks
+from cogbatch.engine.groups import group_items
 from cogbatch.model.decoder import image_positions, vision_spans
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 
+CUDA_BLOCK_ROWS = 64
+
 
 class Runner:
-    """A model in evaluation mode, ready to prefill and decode."""
+    """A model in evaluation mode, ready to prefill and decode.
 
-    def __init__(self, model: CogVLMForCausalLM) -> None:
+    Args:
+        block_rows: of deterministic mode, see group_items. None is 64 on CUDA (never run: no GPU at hand),
+            and every item on its own on the CPU: there it costs little, since a layer's weights stay in the
+            CPU's cache from item to item.
+    """
+
+    def __init__(self, model: CogVLMForCausalLM, *, block_rows: int | None = None) -> None:
         self.model = model.eval()
         self.config = model.config
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
-        self.block_rows = block_rows(self.device, self.dtype)
-        use_row_blocks(model, self.block_rows)
+        self._block_rows = block_rows or (CUDA_BLOCK_ROWS if self.device.type == "cuda" else None)
 
     def cached_tokens_that_fit(self) -> int | None:
         """Tokens of keys and values that fit in CUDA's free memory, a fifth kept back; None on the CPU."""
@@ -87,30 +92,28 @@ class Runner:
         Args:
             tokens: [R] last token of each row, item after item.
             caches: of the items; the suffix rows of each are its rows, in order.
-            deterministic: pad R to whole blocks, so that no row's numbers depend on its company.
+            deterministic: no row's numbers depend on its company.
         """
-        rows = len(tokens)
-        padding = -rows % self.block_rows if deterministic else 0
-        token_row = torch.tensor([*tokens, *[0] * padding], device=self.device)
-        positions = [cache.next_position for cache in caches for _ in range(cache.num_rows)]
-        position_row = torch.tensor([*positions, *[0] * padding], device=self.device)
-
-        def attend(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-            context = query.new_zeros(query.shape[0], 1, query.shape[1] * query.shape[3])
-            start = 0
-            for cache in caches:
-                end = start + cache.num_rows
-                own = slice(start, end)
-                context[own, 0] = cache.decode(module, query[own], key[own], value[own])
-                start = end
-            return context
-
-        hidden = self.model.model.run_layers(
-            self.model.model.embed_tokens(token_row[:, None]), position_row[:, None], [], attend
-        )
+        model = self.model.model
+        groups = group_items(caches, deterministic=deterministic, block_rows=self._block_rows)
+        hiddens, rotaries, start = [], [], 0
+        for group in groups:
+            end = start + group.num_rows
+            token_row = torch.tensor([*tokens[start:end], *[0] * group.padding], device=self.device)
+            positions = torch.tensor(group.positions, device=self.device)
+            hiddens.append(model.embed_tokens(token_row[:, None]))  # [rows, 1, H]
+            rotaries.append(model.rotary(positions[:, None], self.dtype))
+            start = end
+        for layer in model.layers:
+            for index, group in enumerate(groups):
+                hiddens[index] = layer(hiddens[index], [], rotaries[index], group.attend)
         for cache in caches:
             cache.end_step()
-        return self._logprobs(hidden)[:rows]
+        logprobs = [
+            self._logprobs(model.norm(hidden))[: group.num_rows]
+            for hidden, group in zip(hiddens, groups, strict=True)
+        ]
+        return logprobs[0] if len(logprobs) == 1 else torch.cat(logprobs)
 
     def _logprobs(self, hidden: torch.Tensor) -> torch.Tensor:
         """[R, 1, H] -> [R, V] float32, in nats."""

@@ -123,6 +123,9 @@ def warp_by_hand(row: torch.Tensor, warpers: dict[str, float]) -> list[float]:
     [
         ({"strategy": "best"}, "unknown strategy 'best': expected one of greedy, sample"),
         ({"temperature": 0.0}, "temperature is 0.0: expected above 0"),
+        ({"temperature": 1e39}, "temperature is 1e\\+39: expected above 0"),
+        ({"strategy": ["sample"]}, r"unknown strategy \['sample'\]"),
+        ({"ignore_eos": "no"}, "ignore_eos is 'no': expected true or false"),
         ({"top_p": 1.5}, r"top_p is 1.5: expected in \(0, 1\]"),
         ({"num_candidates": 0}, "num_candidates is 0"),
         ({"num_candidates": 2.5}, "num_candidates is 2.5: expected an integer"),

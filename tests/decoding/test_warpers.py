@@ -21,7 +21,8 @@ def test_top_k_keeps_the_k_most_probable(k: int, expected: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("p", "expected"), [(0.01, [0]), (0.49, [0]), (0.51, [0, 1]), (0.8, [0, 1, 2]), (0.95, [0, 1, 2, 3])]
+    ("p", "expected"),
+    [(1e-300, [0]), (0.01, [0]), (0.49, [0]), (0.51, [0, 1]), (0.8, [0, 1, 2]), (0.95, [0, 1, 2, 3])],
 )
 def test_top_p_keeps_the_smallest_set_that_reaches_p(p: float, expected: list[int]) -> None:
     assert kept(top_p(LOGPROBS, p)) == expected
