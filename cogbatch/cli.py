@@ -19,7 +19,7 @@ import typer
 
 from cogbatch import __version__
 from cogbatch.errors import CogbatchError
-from cogbatch.types import GenerationParams, GenerationRequest
+from cogbatch.types import Dtype, GenerationParams, GenerationRequest, Template
 
 if TYPE_CHECKING:
     from cogbatch.batch.spec import JobSpec
@@ -38,13 +38,11 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Last line on stdout: the result as one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show where it came from.")]
-Version = Literal["base", "vqa", "chat_old", "chat"]
-Dtype = Literal["float32", "float16", "bfloat16"]
 Tokenizer = Annotated[
     str | None,
     typer.Option("--tokenizer", "--local-tokenizer", help="Directory or hub id. [default: the model's]"),
 ]
-Template = Annotated[Version | None, typer.Option(help="Prompt template. [default: the model's own]")]
+Version = Annotated[Template | None, typer.Option(help="Prompt template. [default: the model's own]")]
 Spec = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job spec.")]
 Override = Annotated[
     list[str] | None,
@@ -89,7 +87,7 @@ def convert(
     out_dir: Annotated[Path, typer.Argument(help="Model directory to write; loads with plain transformers.")],
     tokenizer: Tokenizer = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Of the tensors. [default: the source's own]")] = None,
-    version: Template = None,
+    version: Version = None,
     iteration: Annotated[int | None, typer.Option(help="Which iteration. [default: the latest]")] = None,
     inv_freq: Annotated[
         Literal["recompute", "keep"], typer.Option(help="Rotary frequencies: computed, or those stored.")
@@ -207,7 +205,7 @@ def generate(
         bool, typer.Option(help="Same candidates whatever else runs.")
     ] = DEFAULTS.deterministic,
     tokenizer: Tokenizer = None,
-    version: Template = None,
+    version: Version = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Of the weights. [default: the model's own]")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
     as_json: Json = False,

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 Stage = Literal["read", "image", "prompt", "generate", "worker"]
 FinishReason = Literal["stop", "length"]
+Template = Literal["base", "vqa", "chat_old", "chat"]  # SAT's names
+Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)

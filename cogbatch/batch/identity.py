@@ -10,7 +10,6 @@ from typing import Any
 
 from cogbatch.batch.backend import ReadyModel
 from cogbatch.batch.spec import JobSpec
-from cogbatch.dataset.options import InputOptions
 from cogbatch.dataset.shards import Shard
 
 
@@ -18,7 +17,6 @@ def job_identity(
     spec: JobSpec,
     *,
     model: ReadyModel,
-    options: InputOptions,
     dataset_fingerprint: str,
     shards: Sequence[Shard],
 ) -> dict[str, Any]:
@@ -31,7 +29,7 @@ def job_identity(
             "quantization": spec.model.quantization,
             "template": model.template_version,
         },
-        "input": {"fingerprint": dataset_fingerprint, **options.identity()},
+        "input": {"fingerprint": dataset_fingerprint, **spec.input.identity()},
         "generation": asdict(spec.generation),
         "shards": {"count": len(grid), "sha256": fingerprint(grid)},
         "threads_per_worker": spec.cluster.cpus_per_worker,
@@ -42,19 +40,3 @@ def fingerprint(value: Mapping[str, Any] | Sequence[Any]) -> str:
     """sha256 (hex) of a JSON value, the same for any order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def input_options(spec: JobSpec) -> InputOptions:
-    """The input section as the dataset takes it."""
-    section = spec.input
-    return InputOptions(
-        path=section.path,
-        format=section.format,
-        id_column=tuple(section.id_column) if isinstance(section.id_column, list) else section.id_column,
-        image_column=section.image_column,
-        prompt_column=section.prompt_column,
-        prompt=section.prompt,
-        columns=tuple(section.columns),
-        image_root=section.image_root,
-        limit=section.limit,
-    )

@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import Any
 
 from cogbatch.batch.backend import Backend, ReadyModel, WorkerPlan, cogvlm_backend
-from cogbatch.batch.identity import fingerprint, input_options, job_identity
+from cogbatch.batch.identity import fingerprint, job_identity
 from cogbatch.batch.progress import Progress, Silent, Status
 from cogbatch.batch.spec import JobSpec
 from cogbatch.batch.summary import Summary, count_parts, error_kinds
@@ -133,7 +133,7 @@ def _check(spec: JobSpec, backend: Backend) -> tuple[Dataset, tuple[Shard, ...]]
     except ValueError as err:
         raise JobError(f"generation: {err}") from err
     backend.check_model(spec.model)
-    dataset = open_dataset(input_options(spec))
+    dataset = open_dataset(spec.input)
     return dataset, dataset.shards(spec.output.shard_size)
 
 
@@ -150,7 +150,6 @@ def _describe(
     identity = job_identity(
         spec,
         model=model,
-        options=dataset.options,
         dataset_fingerprint=dataset.fingerprint,
         shards=shards,
     )

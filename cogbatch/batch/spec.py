@@ -11,11 +11,10 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cogbatch.dataset.options import InputOptions
 from cogbatch.errors import JobError
-from cogbatch.types import GenerationParams
+from cogbatch.types import Dtype, GenerationParams, Template
 
-Version = Literal["base", "vqa", "chat_old", "chat"]
-Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -29,23 +28,9 @@ class ModelSpec(_Section):
 
     checkpoint: Text
     tokenizer: Text | None = None
-    dtype: Dtype = "auto"
+    dtype: Literal["auto"] | Dtype = "auto"
     quantization: None = None
-    version: Version | None = None
-
-
-class InputSpec(_Section):
-    """Which rows. path: file, glob, directory or fsspec URL; limit: rows, part of the job's identity."""
-
-    path: Text
-    format: Text = "auto"
-    id_column: Text | list[Text] | None = None
-    image_column: Text | None = "image"
-    prompt_column: Text | None = None
-    prompt: str | None = None
-    columns: list[Text] = []
-    image_root: Text | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
+    version: Template | None = None
 
 
 class OutputSpec(_Section):
@@ -85,7 +70,7 @@ class JobSpec(_Section):
 
     name: Text = "job"
     model: ModelSpec
-    input: InputSpec
+    input: InputOptions
     generation: GenerationParams = GenerationParams()
     output: OutputSpec
     cluster: ClusterSpec = ClusterSpec()

@@ -1,12 +1,18 @@
-"""What a job says about its input, as one value. Nothing is read here."""
+"""What a job says about its input, as one value. Nothing is read here.
+
+Also the input section of the job spec: the annotations say what its values may be.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 Format = Literal["auto", "parquet", "jsonl", "csv", "folder"]
 FORMATS: tuple[str, ...] = get_args(Format)
+Text = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -23,15 +29,15 @@ class InputOptions:
         limit: only that many first rows.
     """
 
-    path: str
-    format: str = "auto"
-    id_column: str | tuple[str, ...] | list[str] | None = None
-    image_column: str | None = "image"
-    prompt_column: str | None = None
+    path: Text
+    format: Format = "auto"
+    id_column: Text | tuple[Text, ...] | None = None
+    image_column: Text | None = "image"
+    prompt_column: Text | None = None
     prompt: str | None = None
-    columns: tuple[str, ...] = ()
-    image_root: str | None = None
-    limit: int | None = None
+    columns: tuple[Text, ...] = ()
+    image_root: Text | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def id_columns(self) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_the_documented_spec_is_accepted_with_its_values(tmp_path: Path) -> None:
     spec = load_spec(write(tmp_path, DESIGN))
     assert spec.generation == GenerationParams(num_candidates=8, temperature=0.8, max_new_tokens=64)
-    assert (spec.model.version, spec.input.columns, spec.cluster.max_workers) == ("base", ["scene"], 2)
+    assert (spec.model.version, spec.input.columns, spec.cluster.max_workers) == ("base", ("scene",), 2)
 
 
 def test_defaults_of_generation_are_those_of_the_python_api() -> None:
@@ -49,7 +49,7 @@ def test_every_generation_field_is_a_key(field: dataclasses.Field[object]) -> No
 def test_all_mistakes_are_reported_at_once_with_the_nearest_key() -> None:
     wrong = {
         "model": {"chekpoint": "m"},
-        "input": {"path": "d", "limit": 0},
+        "input": {"limit": 0, "format": "parket", "colums": [], "columns": [1], "image_column": ""},
         "generation": {"temprature": 1.0, "num_candidates": "many"},
         "outputs": {"path": "o"},
         "temperature": 1,
@@ -58,7 +58,12 @@ def test_all_mistakes_are_reported_at_once_with_the_nearest_key() -> None:
         parse_spec(wrong, where="job.yaml")
     message = str(caught.value)
     for part in (
-        "job.yaml: 8 mistakes",
+        "job.yaml: 13 mistakes",
+        "input.path is required",
+        "input.format='parket'",
+        "unknown key input.colums (did you mean columns?)",
+        "input.columns.0=1",
+        "input.image_column=''",
         "model.checkpoint is required",
         "unknown key model.chekpoint (did you mean checkpoint?)",
         "input.limit=0",
@@ -72,10 +77,15 @@ def test_all_mistakes_are_reported_at_once_with_the_nearest_key() -> None:
     assert "\n" not in message
 
 
+def test_several_columns_may_form_the_id() -> None:
+    spec = parse_spec({**MINIMAL, "input": {"path": "d", "id_column": ["a", "b"]}})
+    assert spec.input.id_columns == ("a", "b")
+
+
 def test_overrides_beat_the_file_and_are_yaml(tmp_path: Path) -> None:
     overrides = ["generation.seed=7", "input.columns=[a, b]", "model.version=null", "errors.max_error_rate=1"]
     spec = load_spec(write(tmp_path, DESIGN), overrides=overrides)
-    assert (spec.generation.seed, spec.input.columns, spec.model.version) == (7, ["a", "b"], None)
+    assert (spec.generation.seed, spec.input.columns, spec.model.version) == (7, ("a", "b"), None)
     assert spec.errors.max_error_rate == 1
 
 
