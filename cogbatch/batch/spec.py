@@ -28,7 +28,7 @@ class ModelSpec(_Section):
 
     checkpoint: Text
     tokenizer: Text | None = None
-    dtype: Literal["auto"] | Dtype = "auto"
+    dtype: Literal["auto", Dtype] = "auto"
     quantization: None = None
     version: Template | None = None
 

@@ -48,7 +48,7 @@ def test_every_generation_field_is_a_key(field: dataclasses.Field[object]) -> No
 
 def test_all_mistakes_are_reported_at_once_with_the_nearest_key() -> None:
     wrong = {
-        "model": {"chekpoint": "m"},
+        "model": {"chekpoint": "m", "dtype": "int8"},
         "input": {"limit": 0, "format": "parket", "colums": [], "columns": [1], "image_column": ""},
         "generation": {"temprature": 1.0, "num_candidates": "many"},
         "outputs": {"path": "o"},
@@ -58,13 +58,14 @@ def test_all_mistakes_are_reported_at_once_with_the_nearest_key() -> None:
         parse_spec(wrong, where="job.yaml")
     message = str(caught.value)
     for part in (
-        "job.yaml: 13 mistakes",
+        "job.yaml: 14 mistakes",
         "input.path is required",
         "input.format='parket'",
         "unknown key input.colums (did you mean columns?)",
         "input.columns.0=1",
         "input.image_column=''",
         "model.checkpoint is required",
+        "model.dtype='int8': input should be 'auto', 'float32'",
         "unknown key model.chekpoint (did you mean checkpoint?)",
         "input.limit=0",
         "unknown key generation.temprature (did you mean temperature?)",
