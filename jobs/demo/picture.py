@@ -20,7 +20,7 @@ from jobs.demo.scenes import SIDE, Scene, draw
 COLOURS = {"true": (24, 128, 56), "false": (200, 40, 40), "unparsable": (130, 130, 130)}
 MARGIN = 20
 LINE = SIDE // 8
-TEXT_WIDTH = 640
+TEXT_WIDTH = 720
 
 
 def picture(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
@@ -37,8 +37,18 @@ def picture(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
             colour = COLOURS[check(candidate["text"], row).label]
             left, middle = SIDE + 2 * MARGIN, top + index * LINE + LINE // 2
             pen.ellipse((left, middle - 4, left + 8, middle + 4), fill=colour)
-            pen.text((left + 18, middle), candidate["text"], fill=(30, 30, 30), font=font, anchor="lm")
+            text = _fit(candidate["text"], font, width=TEXT_WIDTH - 18)
+            pen.text((left + 18, middle), text, fill=(30, 30, 30), font=font, anchor="lm")
     return canvas
+
+
+def _fit(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, *, width: int) -> str:
+    """The text, its end replaced by dots where it is wider than `width` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + " ...") > width:
+        text = text.rpartition(" ")[0]
+    return text + " ..."
 
 
 def read_rows(run: Path, ids: Sequence[str]) -> list[dict[str, Any]]:
