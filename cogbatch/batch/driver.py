@@ -75,7 +75,7 @@ class Driver:
         self._monitor: Any = (
             ray.remote(Monitor)
             .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False))
-            .remote()
+            .remote(run)
         )
 
     def finish(self, shards: Sequence[Shard]) -> Status:

@@ -56,11 +56,12 @@ class Monitor:
     """Listens to workers, answers the driver.
 
     Args:
+        run: the run directory as the driver sees it.
         clock: seconds, monotonic.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, run: RunDirectory, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run, self._clock = run, clock
         self._workers: dict[WorkerId, _Worker] = {}
         self._ended: set[str] = set()
         self._total = Tally()
@@ -140,9 +141,9 @@ class Monitor:
         if worker.node_id not in self._proven:
             self._refusals[worker.node_id] = f"{worker.host}: {message}"
 
-    def sees_probe(self, run: RunDirectory, name: str, token: str) -> bool:
+    def sees_probe(self, name: str, token: str) -> bool:
         """Whether a worker's probe is on the driver's storage too: this actor lives on the driver's node."""
-        return run.read_probe(name) == token
+        return self._run.read_probe(name) == token
 
     def stop(self) -> None:
         """Tells every worker, at its next beat, to give back what it holds."""

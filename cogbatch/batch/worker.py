@@ -130,7 +130,7 @@ class ShardWorker:
         plan = self._plan
         run, name = RunDirectory(plan.run_path), f"{socket.gethostname()}-{os.getpid()}"
         run.write_probe(plan.probe, name)
-        if not ray.get(self._monitor.sees_probe.remote(run, name, plan.probe)):
+        if not ray.get(self._monitor.sees_probe.remote(name, plan.probe)):
             raise RunDirectoryError(
                 f"{run.path} is another folder at the driver: use a shared file system for output.path"
             )

@@ -15,10 +15,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from fake_backend import FAKE, REFUSING, MakeSpec, die_loading, refuse_once
+from fake_backend import FAKE, REFUSING, FakeEngine, MakeSpec, die_loading, refuse_once
 
+from cogbatch.batch.backend import ReadyModel, WorkerPlan
+from cogbatch.batch.driver import Driver
 from cogbatch.batch.job import run_job
+from cogbatch.batch.progress import Silent
 from cogbatch.batch.spec import JobSpec
+from cogbatch.batch.tally import Tally
+from cogbatch.dataset import RunDirectory, open_dataset
 from cogbatch.errors import JobError, RunDirectoryError
 
 pytestmark = [
@@ -107,6 +112,7 @@ def test_a_killed_worker_costs_nothing_but_time(make_spec: MakeSpec) -> None:
     assert 1 <= redone <= 8, "at most the two shards in flight are redone"
 
 
+@pytest.mark.slow
 def test_a_stalled_item_is_found_and_slow_ones_are_left_alone(make_spec: MakeSpec) -> None:
     spec = make_spec(
         ["sleep 3", "say", "say", "say", "hang", "say", "say", "say"],
@@ -148,6 +154,30 @@ def test_a_passing_failure_to_load_does_not_exclude_a_node_that_works(make_spec:
     spec = make_spec(["sleep 0.2"] * 16)
     summary = run_job(spec, backend=replace(FAKE, open_engine=refuse_once))
     assert (len(rows_of(spec)), summary.errors) == (16, 0)
+
+
+def test_workers_that_see_other_storage_than_the_driver_end_the_job(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    spec = make_spec(["say"])
+    here, elsewhere = RunDirectory(spec.output.path), RunDirectory(tmp_path / "elsewhere")
+    for run in (here, elsewhere):
+        run.start({"job_fingerprint": "j"})
+    plan = WorkerPlan(
+        run_path=str(elsewhere.path),
+        dataset=open_dataset(spec.input),
+        model=ReadyModel("m", "f", "base", "float32"),
+        job_fingerprint="j",
+        params=spec.generation,
+        device="cpu",
+        num_threads=1,
+        stall_timeout_s=60.0,
+        probe="token",
+    )
+    driver = Driver(here, spec, plan, open_engine=FakeEngine, progress=Silent(), before=Tally(), rows_total=1)
+    with pytest.raises(JobError, match=r"elsewhere is another folder at the driver: use a shared file sys"):
+        driver.finish(plan.dataset.shards())
+    assert list(elsewhere.logs.iterdir()) == [], "nothing was loaded"
 
 
 def test_a_worker_that_fits_nowhere_ends_the_job_at_once(make_spec: MakeSpec) -> None:

@@ -8,6 +8,7 @@ from cogbatch.batch.monitor import Monitor, WorkerId
 from cogbatch.batch.tally import Kind, Tally, over_rate
 from cogbatch.dataset.run_directory import RunDirectory
 
+RUN = RunDirectory("nowhere")
 ANN, BOB = WorkerId("node-a", 1, "actor 1", "host-a"), WorkerId("node-b", 2, "actor 2", "host-b")
 
 
@@ -19,7 +20,7 @@ class Clock:
 
 
 def test_a_shard_whose_worker_died_on_a_living_node_has_an_attempt() -> None:
-    monitor = Monitor()
+    monitor = Monitor(RUN)
     monitor.begin(ANN, "s1", [None])
     monitor.begin(ANN, "s2", [None])
     monitor.end(ANN, "s2", Tally(rows=4))
@@ -27,14 +28,14 @@ def test_a_shard_whose_worker_died_on_a_living_node_has_an_attempt() -> None:
 
 
 def test_losing_a_node_blames_nobody() -> None:
-    monitor = Monitor()
+    monitor = Monitor(RUN)
     monitor.begin(ANN, "s1", [None])
     monitor.begin(BOB, "s2", [None])
     assert list(monitor.close_pass(["node-b"])) == ["s2"]
 
 
 def test_each_death_is_one_attempt_and_a_pass_forgets_the_last_one() -> None:
-    monitor = Monitor()
+    monitor = Monitor(RUN)
     monitor.begin(ANN, "s1", [None])
     monitor.begin(ANN._replace(pid=7), "s1", [None])
     assert len(monitor.close_pass(["node-a"])["s1"]) == 2
@@ -42,7 +43,7 @@ def test_each_death_is_one_attempt_and_a_pass_forgets_the_last_one() -> None:
 
 
 def test_storage_failures_and_refusals_are_no_attempts() -> None:
-    monitor = Monitor()
+    monitor = Monitor(RUN)
     monitor.begin(ANN, "s1", [None])
     monitor.fail(ANN, "s1", "OSError: disk full", blames=False)
     monitor.refuse(BOB, "no GPU")
@@ -52,7 +53,7 @@ def test_storage_failures_and_refusals_are_no_attempts() -> None:
 
 
 def test_dying_while_loading_counts_against_the_node_and_no_shard() -> None:
-    monitor = Monitor()
+    monitor = Monitor(RUN)
     assert monitor.load(ANN, [None]) is None
     assert monitor.load(ANN._replace(pid=3), [None]) is None
     assert monitor.snapshot().refusals == {}
@@ -64,7 +65,7 @@ def test_dying_while_loading_counts_against_the_node_and_no_shard() -> None:
 
 
 def test_deaths_while_loading_add_up_over_passes_unless_the_node_was_lost() -> None:
-    monitor = Monitor()
+    monitor = Monitor(RUN)
     for living in (["node-a"], ["node-b"], ["node-a"]):
         monitor.load(ANN, [None])
         assert (monitor.snapshot().loading, monitor.busy()) == (1, 1)
@@ -74,7 +75,7 @@ def test_deaths_while_loading_add_up_over_passes_unless_the_node_was_lost() -> N
 
 
 def test_a_node_that_finishes_a_shard_is_not_left_out() -> None:
-    monitor, other = Monitor(), ANN._replace(pid=9, actor_id="actor 9")
+    monitor, other = Monitor(RUN), ANN._replace(pid=9, actor_id="actor 9")
     monitor.refuse(other, "a passing failure")
     monitor.load(ANN, [None])
     monitor.loaded(ANN)
@@ -89,14 +90,14 @@ def test_a_node_that_finishes_a_shard_is_not_left_out() -> None:
 
 
 def test_a_crash_blames_what_its_worker_held_once_with_the_reason() -> None:
-    monitor = Monitor()
+    monitor = Monitor(RUN)
     monitor.begin(ANN, "s1", [None])
     monitor.crash(ANN, "the engine failed: CUDA error")
     assert monitor.close_pass(["node-a"]) == {"s1": ["the engine failed: CUDA error"]}
 
 
 def test_a_shard_written_twice_counts_once() -> None:
-    monitor = Monitor()
+    monitor = Monitor(RUN)
     for worker in (ANN, BOB):
         monitor.begin(worker, "s1", [None])
         monitor.end(worker, "s1", Tally(rows=4, candidates=8))
@@ -105,7 +106,7 @@ def test_a_shard_written_twice_counts_once() -> None:
 
 def test_rows_in_flight_count_once_for_the_worker_heard_last() -> None:
     clock = Clock()
-    monitor = Monitor(clock)
+    monitor = Monitor(RUN, clock=clock)
     monitor.begin(ANN, "s1", [None])
     monitor.beat(ANN, {"s1": Tally(rows=3)}, 10)
     clock.now = 5.0
@@ -117,7 +118,7 @@ def test_rows_in_flight_count_once_for_the_worker_heard_last() -> None:
 
 def test_a_silent_worker_is_named_once_and_only_while_it_holds_a_shard() -> None:
     clock = Clock()
-    monitor = Monitor(clock)
+    monitor = Monitor(RUN, clock=clock)
     monitor.begin(ANN, "s1", ["handle of ann"])
     monitor.begin(BOB, "s2", ["handle of bob"])
     monitor.end(BOB, "s2", Tally())
@@ -128,7 +129,7 @@ def test_a_silent_worker_is_named_once_and_only_while_it_holds_a_shard() -> None
 
 
 def test_beats_pass_on_the_order_to_stop() -> None:
-    monitor = Monitor()
+    monitor = Monitor(RUN)
     assert not monitor.beat(ANN, {}, 0)
     monitor.stop()
     assert monitor.beat(ANN, {}, 0)
@@ -138,9 +139,9 @@ def test_a_probe_is_seen_only_with_its_token(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.path.joinpath("probes").mkdir()
     run.write_probe("token", "host-1")
-    assert Monitor().sees_probe(run, "host-1", "token")
-    assert not Monitor().sees_probe(run, "host-1", "another")
-    assert not Monitor().sees_probe(run, "host-2", "token")
+    assert Monitor(run).sees_probe("host-1", "token")
+    assert not Monitor(run).sees_probe("host-1", "another")
+    assert not Monitor(run).sees_probe("host-2", "token")
 
 
 def test_the_error_rate_is_judged_after_a_thousand_rows_or_a_hundred_errors() -> None:
