@@ -174,6 +174,12 @@ def _share(verdicts: list[list[Verdict]], label: str) -> Mean:
     return Mean.of([sum(one.label == label for one in of_one) / len(of_one) for of_one in verdicts])
 
 
+def _facts(verdicts: list[list[Verdict]]) -> Mean:
+    """Single facts per true caption, over the scenes that have one."""
+    counts = [[one.num_facts for one in of_one if one.label == "true"] for of_one in verdicts]
+    return Mean.of([sum(of_one) / len(of_one) for of_one in counts if of_one] or [0.0])
+
+
 def _distinct(verdicts: list[list[Verdict]]) -> Mean:
     return Mean.of([len({v.content for v in of_one if v.label == "true"}) for of_one in verdicts])
 
@@ -197,10 +203,13 @@ def table(seer: Seer, *, num_scenes: int, seed: int = 0) -> Iterator[str]:
     for condition, language, temperature in settings:
         prompt = LANGUAGES[language].prompts[0]
         verdicts = captions(seer, pixels[condition], scenes, prompt, temperature=temperature)
-        facts = [v.num_facts for of_one in verdicts for v in of_one if v.label == "true"] or [0]
         shares = [_share(verdicts, label) for label in ("true", "false", "unparsable")]
         name = f"{condition}, temperature {temperature}" + ("" if language == ENGLISH.name else ", Chinese")
-        cells = [*(share.percent() for share in shares), Mean.of(facts).plain(), _distinct(verdicts).plain()]
+        cells = [
+            *(share.percent() for share in shares),
+            _facts(verdicts).plain(),
+            _distinct(verdicts).plain(),
+        ]
         yield f"| {name} | {' | '.join(cells)} |"
 
 
