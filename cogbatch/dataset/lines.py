@@ -2,12 +2,12 @@
 
 Blank lines are not rows. JSON values keep their type where a column has one (bool, int64, double, string);
 other columns are carried as JSON text. CSV has a header line and only strings; an empty field is null.
+Where a CSV row ends, csv.reader decides, the same one that reads its values: no second opinion loses a row.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 import json
 from array import array
@@ -23,6 +23,8 @@ from cogbatch.dataset.shards import Shard, Span
 from cogbatch.dataset.source import Record, open_input
 from cogbatch.errors import DatasetError
 from cogbatch.types import RequestError
+
+RawRow = bytes | list[str] | csv.Error  # a line of JSON; fields of CSV, or why there are none
 
 STRIDE = 64  # rows between two remembered offsets: 8 bytes per 64 rows, at most 63 lines skipped per shard
 
@@ -58,9 +60,9 @@ class LinesSource:
         read = 0
         with open_input(self.listing.protocol, self.listing.folder, file.path) as opened:
             opened.seek(shard.byte_offset or 0)
-            texts = _texts(opened, self.listing.format)
-            for _, text in itertools.islice(texts, shard.skip_rows, shard.skip_rows + shard.num_rows):
-                record = _parse(text, index.header)
+            raw_rows = _raw_rows(opened, self.listing.format)
+            for _, raw in itertools.islice(raw_rows, shard.skip_rows, shard.skip_rows + shard.num_rows):
+                record = _parse(raw, index.header)
                 if isinstance(record, dict):
                     record = {name: record.get(name) for name in columns}
                 read += 1
@@ -92,43 +94,70 @@ def _index(listing: Listing, file: InputFile, types: dict[str, set[str]]) -> Fil
     """One pass: offsets, and into `types` the kinds of values seen per column."""
     offsets, num_rows = array("q"), 0
     with open_input(listing.protocol, listing.folder, file.path) as opened:
-        texts = _texts(opened, listing.format)
-        header = _header(next(texts, (0, b""))[1], file) if listing.format == "csv" else ()
+        raw_rows: Iterator[tuple[int, RawRow]] = _text_rows(opened)
+        header: tuple[str, ...] = ()
+        if listing.format == "csv":
+            raw_rows = csv_rows = _csv_rows(opened)
+            header = _header(next(csv_rows, (0, []))[1], file)
         for name in header:
             types.setdefault(name, set()).add("str")
-        for offset, text in texts:
+        for offset, raw in raw_rows:
             if num_rows % STRIDE == 0:
                 offsets.append(offset)
             num_rows += 1
-            record = None if header else _parse(text, header)  # the types of CSV are known
+            record = None if header else _parse(raw, header)  # the types of CSV are known
             for name, value in record.items() if isinstance(record, dict) else ():
                 types.setdefault(name, set()).add(_kind(value))
     return FileIndex(num_rows, offsets, header)
 
 
-def _texts(file: IO[bytes], kind: str) -> Iterator[tuple[int, bytes]]:
-    """(byte offset, text) of each row from where the file stands: a line; for CSV, up to closed quotes."""
-    offset = file.tell()
-    lines: list[bytes] = []
-    is_open = False
+def _raw_rows(file: IO[bytes], kind: str) -> Iterator[tuple[int, RawRow]]:
+    return _csv_rows(file) if kind == "csv" else _text_rows(file)
+
+
+def _text_rows(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """(byte offset, line) of each row from where the file stands."""
+    end = file.tell()
     for line in file:
-        lines.append(line)
-        if kind == "csv" and line.count(b'"') % 2:  # a doubled quote counts two
-            is_open = not is_open
-        if is_open:
+        start, end = end, end + len(line)
+        if line.strip():
+            yield start, line
+
+
+def _csv_rows(file: IO[bytes]) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """(byte offset, fields) of each row from where the file stands; after a bad row comes the next line."""
+    end = file.tell()
+
+    def lines() -> Iterator[str]:
+        nonlocal end
+        for chunk in file:
+            for line in chunk.splitlines(keepends=True):  # at "\r" too, as csv.reader wants them
+                # A byte that is not UTF-8 concerns its row only: it is refused there, as a surrogate.
+                text = line.decode("utf-8" if end else "utf-8-sig", "surrogateescape")
+                end += len(line)
+                yield text
+
+    reader = csv.reader(lines(), strict=True)
+    while True:
+        start, first_line = end, reader.line_num
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as err:
+            num_lines = reader.line_num - first_line
+            yield (
+                start,
+                csv.Error(f"{err}; {num_lines} lines; is a quote left open?") if num_lines > 1 else err,
+            )
             continue
-        text = b"".join(lines)
-        if text.strip():
-            yield offset, text
-        offset += len(text)
-        lines.clear()
-    if lines:
-        yield offset, b"".join(lines)
+        if fields:
+            yield start, fields
 
 
-def _parse(text: bytes, header: Sequence[str]) -> dict[str, object] | RequestError:
+def _parse(raw: RawRow, header: Sequence[str]) -> dict[str, object] | RequestError:
     try:
-        return _parse_csv(text, header) if header else _parse_json(text)
+        return _parse_json(raw) if isinstance(raw, bytes) else _parse_csv(raw, header)
     except (ValueError, RecursionError, csv.Error) as err:
         return row_error("read", err)
 
@@ -140,23 +169,29 @@ def _parse_json(text: bytes) -> dict[str, object]:
     return value
 
 
-def _parse_csv(text: bytes, header: Sequence[str]) -> dict[str, object]:
-    values = _fields(text)
+def _parse_csv(raw: list[str] | csv.Error, header: Sequence[str]) -> dict[str, object]:
+    values = _fields(raw)
     if len(values) != len(header):
         raise ValueError(f"{len(values)} fields; expected {len(header)} as in the header")
     return {name: value or None for name, value in zip(header, values, strict=True)}
 
 
-def _fields(text: bytes) -> list[str]:
-    return next(csv.reader(io.StringIO(text.decode("utf-8-sig"), newline=""), strict=True))
-
-
-def _header(text: bytes, file: InputFile) -> tuple[str, ...]:
+def _fields(raw: list[str] | csv.Error) -> list[str]:
+    if isinstance(raw, csv.Error):
+        raise raw
     try:
-        names = tuple(_fields(text)) if text else ()
+        "".join(raw).encode()
+    except UnicodeEncodeError as err:
+        raise ValueError("not UTF-8 text; save the file as UTF-8") from err
+    return raw
+
+
+def _header(raw: list[str] | csv.Error, file: InputFile) -> tuple[str, ...]:
+    try:
+        names = tuple(_fields(raw))
     except (ValueError, csv.Error) as err:
         raise DatasetError(f"{file.path}: the header line cannot be read: {err}") from err
-    if text and len(set(names)) < len(names):
+    if len(set(names)) < len(names):
         raise DatasetError(f"{file.path}: column names twice in the header: {', '.join(names)}")
     return names
 
