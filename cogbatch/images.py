@@ -1,7 +1,7 @@
 """One image source -> one loaded RGB PIL image, with every limit. PIL and httpx only.
 
-Not a cache and not a dataset reader: s3:// and other fsspec sources arrive here as bytes. Nothing here keeps
-state, so any number of threads may call it.
+Not a cache and not a dataset reader: s3:// and other fsspec sources arrive here as bytes. Any number of
+threads may call it, also with one and the same PIL image: those are decoded one at a time, all else at once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 import stat
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -41,6 +42,8 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 MAX_REDIRECTS = 5
 FIRST_RETRY_DELAY_S = 0.5  # doubled by every further attempt
+# Image.open decodes at first use: two threads that use one such image at once get wrong pixels or an error.
+PIL_SOURCE = threading.Lock()
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 
 
@@ -77,7 +80,9 @@ DEFAULT_LIMITS = ImageLimits()
 
 
 def load_image(
-    source: str | os.PathLike[str] | bytes | Image.Image, *, limits: ImageLimits = DEFAULT_LIMITS
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image,
+    *,
+    limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Image.Image:
     """The source as a new, fully decoded RGB image.
 
@@ -91,9 +96,10 @@ def load_image(
     Raises ImageError: one line; missing, empty, truncated, not an image of a known format, over a limit.
     """
     if isinstance(source, Image.Image):
-        return _decode(source, name="image", limits=limits)
-    if isinstance(source, bytes):
-        name, data = "image bytes", source
+        with PIL_SOURCE:
+            return _decode(source, name="image", limits=limits)
+    if isinstance(source, bytes | bytearray | memoryview):
+        name, data = "image bytes", bytes(source)
     else:
         source = os.fspath(source)
         name = _short(source)
@@ -139,6 +145,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         if low >= 0 and high <= 1:  # type: ignore[operator]
             image = image.point(lambda value: value * 255 + 0.5)
         image = image.convert("L")
+    elif image.mode == "La":  # premultiplied: PIL has one way out
+        image = image.convert("LA")
     rgb = (
         image.convert("RGB")
         if "transparency" not in image.info

@@ -159,6 +159,20 @@ def test_a_pil_image_is_converted_and_limited() -> None:
         load_image(source, limits=ImageLimits(max_pixels=10))
 
 
+def test_all_kinds_of_bytes_are_one() -> None:
+    data = encoded(gradient("RGB"))
+    pixels = load_image(data).tobytes()
+    assert load_image(bytearray(data)).tobytes() == pixels
+    assert load_image(memoryview(data)).tobytes() == pixels
+
+
+@pytest.mark.parametrize(("mode", "premultiplied"), [("LA", "La"), ("RGBA", "RGBa")])
+def test_premultiplied_colours_are_divided_by_alpha(mode: str, premultiplied: str) -> None:
+    image = Image.new(mode, (1, 1), (*[100] * (len(mode) - 1), 128)).convert(premultiplied)
+    assert image.getpixel((0, 0))[0] == 50
+    assert load_image(image).getpixel((0, 0)) == pytest.approx((100, 100, 100), abs=1)
+
+
 def test_limits_must_be_positive_and_within_pils_own() -> None:
     with pytest.raises(ValueError, match="max_bytes is 0"):
         ImageLimits(max_bytes=0)
@@ -177,6 +191,15 @@ def test_threads_load_the_same_pixels() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(load, data)) == [load(item) for item in data]
+
+
+def test_threads_share_one_pil_image_that_is_not_yet_decoded() -> None:
+    data = encoded(Image.effect_noise((300, 300), 90).convert("RGB"))
+    expected = load_image(data).tobytes()
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            lazy = Image.open(io.BytesIO(data))
+            assert {image.tobytes() for image in pool.map(load_image, [lazy] * 8)} == {expected}
 
 
 PUBLIC = {"a.example": ["93.184.216.34"], "b.example": ["93.184.216.35"], "inner.example": ["10.0.0.7"]}
