@@ -102,7 +102,7 @@ def load_image(
         name, data = "image bytes", bytes(source)
     else:
         source = os.fspath(source)
-        name = _short(source)
+        name = shown(source)
         remote = source.lower().startswith(("http://", "https://"))
         data = fetch_image(source, limits=limits) if remote else _read_file(source, name=name, limits=limits)
     if not data:
@@ -192,7 +192,7 @@ def fetch_image(
 
     Raises ImageError: refused address, time-out, an answer that is not 2xx, too large.
     """
-    name = _short(url)
+    name = shown(url)
     for attempt in range(1, limits.attempts + 1):
         try:
             return _fetch_once(url, limits=limits, resolve=resolve or _resolve, transport=transport)
@@ -218,7 +218,7 @@ def _fetch_once(
         verify=_tls_context(), trust_env=False, timeout=limits.timeout_s, transport=transport
     ) as client:
         for _ in range(MAX_REDIRECTS + 1):
-            address = _checked_address(target, name=_short(url), limits=limits, resolve=resolve)
+            address = _checked_address(target, name=shown(url), limits=limits, resolve=resolve)
             request = client.build_request(
                 "GET",
                 target.copy_with(host=address),
@@ -230,10 +230,10 @@ def _fetch_once(
                     if response.has_redirect_location:
                         target = target.join(response.headers["location"])
                         continue
-                    return _body(response, name=_short(url), limits=limits, deadline=deadline)
+                    return _body(response, name=shown(url), limits=limits, deadline=deadline)
             except httpx.TimeoutException as err:
                 raise _TryAgainError(f"no answer within {limits.timeout_s:g} s") from err
-    raise ImageError(f"{_short(url)}: more than {MAX_REDIRECTS} redirects")
+    raise ImageError(f"{shown(url)}: more than {MAX_REDIRECTS} redirects")
 
 
 def _body(response: httpx.Response, *, name: str, limits: ImageLimits, deadline: float) -> bytes:
@@ -253,7 +253,7 @@ def _body(response: httpx.Response, *, name: str, limits: ImageLimits, deadline:
 
 def _checked_address(url: httpx.URL, *, name: str, limits: ImageLimits, resolve: Resolver) -> str:
     if url.scheme not in ("http", "https") or not url.host:
-        raise ImageError(f"{name}: leads to {_short(str(url))}; expected http(s)")
+        raise ImageError(f"{name}: leads to {shown(str(url))}; expected http(s)")
     addresses = resolve(url.host, url.port or (443 if url.scheme == "https" else 80))
     for address in addresses:
         if not limits.allow_private_addresses and not _is_public(address):
@@ -285,9 +285,11 @@ def _tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)  # loading the certificates takes longer than most images
 
 
-def _short(source: str) -> str:
+def shown(source: str) -> str:
+    """A path or URL as error messages have it: quoted, and cut where it is long."""
     return repr(source if len(source) <= 200 else source[:197] + "...")
 
 
 def _line(err: BaseException) -> str:
-    return " ".join(str(err).split()) or type(err).__name__
+    reason = getattr(err, "strerror", None) or str(err)  # str of an OSError repeats the path
+    return " ".join(reason.split()) or type(err).__name__

@@ -70,19 +70,16 @@ class ImageRoot:
             root = Path(self.folder).resolve()
             path = (root / value).resolve()
         except (OSError, ValueError, RuntimeError) as err:  # NUL, too long, a loop of links
-            raise ImageError(f"image {value!r}: not a usable path: {err}") from err
+            reason = "a loop of links" if isinstance(err, RuntimeError) else _reason(err)
+            raise ImageError(f"image {value!r}: not a usable path: {reason}") from err
         if not path.is_relative_to(root):
-            raise ImageError(
-                f"image {value!r}: leaves the image root {self.folder}; set input.image_root, or copy it in"
-            )
+            raise ImageError(f"image {value!r}: leaves the image root; set input.image_root, or copy it in")
         return str(path)
 
     def _object(self, value: str) -> bytes:
         path = posixpath.normpath(posixpath.join(self.folder, value))
         if not path.startswith(self.folder.rstrip("/") + "/"):
-            raise ImageError(
-                f"image {value!r}: leaves the image root {self.folder}; set input.image_root, or copy it in"
-            )
+            raise ImageError(f"image {value!r}: leaves the image root; set input.image_root, or copy it in")
         return self._fetch(f"{self.protocol}://{path.lstrip('/')}", value)
 
     def _fetch(self, url: str, value: str) -> bytes:
@@ -92,8 +89,16 @@ class ImageRoot:
             with fs.open(path, "rb") as file:
                 data: bytes = file.read(limit + 1)  # one more, so that load_image sees that it is too large
         except Exception as err:  # every file system has errors of its own
-            raise ImageError(f"image {value!r}: cannot be read: {type(err).__name__}: {err}") from err
+            raise ImageError(f"image {value!r}: cannot be read: {_reason(err)}") from err
         return data
+
+
+def _reason(err: Exception) -> str:
+    """Without the path, which says where the dataset lies: rows are the same wherever that is."""
+    if isinstance(err, FileNotFoundError):
+        return "no such file"
+    text = getattr(err, "strerror", None) or str(err)
+    return f"{type(err).__name__}: {text}"
 
 
 def image_root(given: str | None, *, protocol: str, folder: str) -> ImageRoot:

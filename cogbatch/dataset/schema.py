@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from cogbatch.dataset.rows import Row
-from cogbatch.types import Candidate, RequestOutput
+from cogbatch.images import shown
+from cogbatch.types import Candidate, RequestError, RequestOutput
 
 
 def _field(name: str, kind: pa.DataType, description: str) -> pa.Field:
@@ -81,7 +82,7 @@ def record(
         "prompt": row.prompt,
         "candidates": candidates,
         "num_candidates": len(candidates),
-        "error": error and {"stage": error.stage, "type": error.type, "message": error.message},
+        "error": error and _error(row, error),
         "input_file": row.input_file,
         "input_row": row.input_row,
         "model_fingerprint": model_fingerprint,
@@ -97,6 +98,14 @@ def rows_to_table(records: Sequence[Mapping[str, object]], *, carried: pa.Schema
 
 def _candidate(candidate: Candidate) -> dict[str, object]:
     return {name: getattr(candidate, name) for name in CANDIDATE_NAMES}
+
+
+def _error(row: Row, error: RequestError) -> dict[str, str]:
+    """The error in the data's own words for the image: the same wherever the dataset lies."""
+    message = error.message
+    if isinstance(row.image, str) and row.image_ref is not None:
+        message = message.replace(shown(row.image), shown(row.image_ref))
+    return {"stage": error.stage, "type": error.type, "message": message}
 
 
 CANDIDATE_NAMES = tuple(field.name for field in CANDIDATE)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from cogbatch.dataset import Dataset, InputOptions, Row, Shard, open_dataset
 from cogbatch.dataset.schema import record, rows_to_table
-from cogbatch.errors import DatasetError
-from cogbatch.types import RequestOutput
+from cogbatch.errors import DatasetError, ImageError
+from cogbatch.images import load_image
+from cogbatch.types import RequestError, RequestOutput
 
 PROMPT = "Describe."
 
@@ -247,6 +248,31 @@ def test_paths_that_leave_the_image_root_are_error_rows(tmp_path) -> None:
     wider = InputOptions(str(path), prompt=PROMPT, image_root=str(tmp_path))
     row = every_row(open_dataset(wider))[len(good) + 1]
     assert (row.image, row.error) == (str(outside / "secret.png"), None)
+
+
+def test_what_is_wrong_with_an_image_is_said_alike_wherever_the_dataset_lies(tmp_path) -> None:
+    values = ["none.png", "bad.png", "sub", "../out.png", "loop/a.png", f"{'long/' * 60}a.png", "a\0b"]
+
+    def messages(folder: Path) -> list[str]:
+        (folder / "sub").mkdir(parents=True)
+        (folder / "bad.png").write_bytes(b"no image")
+        (folder / "loop").symlink_to(folder / "loop")
+        path = write_lines(folder / "a.jsonl", *[{"image": value} for value in values])
+        return [message_of(row) for row in every_row(open_dataset(InputOptions(str(path), prompt=PROMPT)))]
+
+    def message_of(row: Row) -> str:
+        try:
+            load_image(row.image or "")
+            error = None
+        except ImageError as err:
+            error = RequestError("image", "ImageError", str(err))
+        entry = record(row, RequestOutput(row.id, error=error), model_fingerprint="m", job_fingerprint="j")
+        return entry["error"]["message"]
+
+    here = messages(tmp_path / "here")
+    assert here == messages(tmp_path / "quite" / "another" / "place")
+    assert here[0] == "'none.png': cannot be read: No such file or directory"
+    assert not any(str(tmp_path) in message for message in here)
 
 
 def test_an_object_store_reads_its_own_scheme_to_bytes_and_keeps_paths_inside() -> None:
