@@ -30,7 +30,7 @@ def read_config(model_dir: Path) -> CogVLMConfig:
     """The complete configuration of a model directory.
 
     Raises:
-        CheckpointError: no directory, no readable config.json, or no safetensors weights.
+        CheckpointError: no directory, no readable config.json, not CogVLM's, or no safetensors weights.
     """
     file = model_dir / "config.json"
     if not file.is_file():
@@ -42,15 +42,24 @@ def read_config(model_dir: Path) -> CogVLMConfig:
         values = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
-    kind = (values.get("model_type") or "cogvlm", (values.get("architectures") or ["CogVLMForCausalLM"])[0])
-    if kind != ("cogvlm", "CogVLMForCausalLM"):
+    if not isinstance(values, dict):
         raise CheckpointError(
-            f"{file} describes {kind[1]} ({kind[0]}): only CogVLM v1 and v2 (CogVLMForCausalLM) are supported"
+            f"{file} holds a JSON {type(values).__name__}, expected an object; copy it again"
         )
+    kind = values.get("model_type") or "cogvlm"
+    classes = values.get("architectures") or ["CogVLMForCausalLM"]
+    if kind != "cogvlm" or not isinstance(classes, list) or classes[0] != "CogVLMForCausalLM":
+        shown = classes[0] if isinstance(classes, list) else classes
+        raise CheckpointError(
+            f"{file} describes {shown} ({kind}): only CogVLM v1 and v2 (CogVLMForCausalLM) are supported"
+        )
+    heads = values.get("num_attention_heads", CogVLMConfig.num_attention_heads)
+    if not isinstance(heads, int) or heads < 1:
+        raise CheckpointError(f"{file}: num_attention_heads is {heads!r}, expected at least 1; copy it again")
     for transient in ("auto_map", "architectures", "transformers_version"):
         values.pop(transient, None)
     if "num_multi_query_heads" not in values:  # an official file
-        values |= _from_tensors(values, tensor_shapes(model_dir))
+        values |= _from_tensors(values, tensor_shapes(model_dir), num_heads=heads)
     try:
         return CogVLMConfig(**values)
     except Exception as error:  # huggingface_hub raises its own validation errors
@@ -103,12 +112,14 @@ def tensor_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _from_tensors(values: dict[str, object], shapes: dict[str, tuple[int, ...]]) -> dict[str, object]:
+def _from_tensors(
+    values: dict[str, object], shapes: dict[str, tuple[int, ...]], *, num_heads: int
+) -> dict[str, object]:
     """What official files leave to class defaults: grouped heads, bias, rotary base, downsampling."""
     if _QKV not in shapes:
         raise CheckpointError(f"the weights have no tensor {_QKV}: this is not a CogVLM directory")
     rows, hidden = shapes[_QKV]
-    head_dim = hidden // int(str(values["num_attention_heads"]))
+    head_dim = hidden // num_heads
     downsample = _CONV in shapes
     vision = values.get("vision_config")
     return {
