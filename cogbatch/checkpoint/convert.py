@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cogbatch.checkpoint.kind import classify
 from cogbatch.checkpoint.layout import write_code, write_config, write_manifest, write_processor
 from cogbatch.checkpoint.names import ROTARY, TensorName, is_rotary, rotary_names, tensor_names
 from cogbatch.checkpoint.safetensors_writer import TensorSpec, write_safetensors
@@ -81,6 +82,8 @@ def convert(
         )
     max_shard_bytes = parse_size(max_shard_size)
     source, target = Path(sat_dir).expanduser(), Path(out_dir).expanduser()
+    if classify(source) == "hf":
+        raise CheckpointError(f"{source}: already a Hugging Face model directory; use it as it is")
     _check_apart(source, target)
     files = find_sat_files(source, iteration=iteration)
     template = template_version(version, files.config, where=files.config_file)

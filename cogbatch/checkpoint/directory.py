@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import cogbatch
 from cogbatch.checkpoint.convert import convert
 from cogbatch.checkpoint.hashing import cache_root, file_sha256
 from cogbatch.checkpoint.hub import local_directory
+from cogbatch.checkpoint.kind import classify as classify  # also the way in for the layers above
 from cogbatch.checkpoint.layout import code_sha256
 from cogbatch.checkpoint.manifest import (
     MANIFEST,
@@ -53,23 +53,17 @@ class PreparedModel:
         return self.tokenizer_path is not None
 
 
-def classify(path: str | Path) -> Literal["sat", "hf"]:
-    """Which kind of model directory path is. Raises CheckpointError: it is neither, or does not exist."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise CheckpointError(f"{path}: no such directory; expected a SAT checkpoint or a Hugging Face model")
-    if (folder / "model_config.json").is_file() or any(folder.glob("*/mp_rank_*_model_states.pt")):
-        return "sat"
-    if any(folder.glob("mp_rank_*_model_states.pt")):
-        raise CheckpointError(f"{path}: an iteration folder of a SAT checkpoint; give the folder above it")
-    if (folder / "config.json").is_file():
-        return "hf"
-    names = sorted(entry.name for entry in folder.iterdir())
-    found = (", ".join(names[:5]) + (", ..." if len(names) > 5 else "")) or "an empty directory"
-    raise CheckpointError(
-        f"{path}: neither a SAT checkpoint (expected model_config.json) nor a Hugging Face model "
-        f"(expected config.json), found {found}; check the path"
-    )
+def check_sat_config(sat_dir: str | Path, *, version: str | None = None) -> None:
+    """Raises what prepare_model would raise of a SAT directory before it reads any weights.
+
+    Supported class, required fields and their types, files of the iteration there, a template to use.
+
+    Raises:
+        ValueError: unknown version.
+        CheckpointError: whatever is wrong, in one line.
+    """
+    files = find_sat_files(Path(sat_dir).expanduser())
+    template_version(version, files.config, where=files.config_file)
 
 
 def prepare_model(

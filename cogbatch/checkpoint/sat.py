@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cogbatch.checkpoint.sat_config import check_fields
 from cogbatch.errors import CheckpointError
 
 RANK_0 = "mp_rank_00_model_states.pt"
@@ -72,9 +73,11 @@ def find_sat_files(sat_dir: Path, *, iteration: int | str | None = None) -> SatF
         iteration: a number or "release"; None takes what DIR/latest says.
 
     Raises:
-        CheckpointError: a file is missing or unreadable, or there is more than one model-parallel rank.
+        CheckpointError: a file is missing or unreadable, the class is not supported, a field is missing or
+            of the wrong type, or there is more than one model-parallel rank.
     """
     config = _read_model_config(sat_dir)
+    check_fields(config, where=sat_dir / "model_config.json")
     name = _iteration(sat_dir) if iteration is None else str(iteration)
     folder = sat_dir / name
     if not folder.is_dir():
@@ -123,6 +126,11 @@ def load_sat_tensors(file: Path) -> dict[str, Tensor]:
     for key, value in module.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{file}: {key!r} is a {type(value).__name__}, expected a tensor")
+        if value.layout is not torch.strided:
+            raise CheckpointError(
+                f"{file}: {key!r} is a sparse tensor ({value.layout}), expected a dense one; "
+                "save it with .to_dense()"
+            )
         if value.dtype not in _FLOATS:
             raise CheckpointError(
                 f"{file}: {key!r} has dtype {value.dtype}, expected float32, float16 or bfloat16; "
@@ -212,6 +220,8 @@ def _torch_load(file: Path) -> object:
         Exception
     ) as err:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... for bad bytes
         reason = str(err).splitlines()[0][:200] if str(err) else type(err).__name__
+        if "weights_only" in reason:  # torch's advice to run whatever the file holds is not ours
+            reason = "not only weights, or damaged"
         size = file.stat().st_size if file.exists() else 0
         raise CheckpointError(
             f"{file}: not a readable PyTorch file ({size:,} bytes: {reason}); truncated? copy it again"

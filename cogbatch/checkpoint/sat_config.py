@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from cogbatch.checkpoint.names import CONV, vision_config
 from cogbatch.errors import CheckpointError
@@ -15,8 +15,11 @@ from cogbatch.model.processing_cogvlm import TEMPLATE_NAMES
 # SAT's --version -> config.json's template_version. SAT's own chat ("[INST]") is unknown to official HF code.
 
 _CLASS = re.compile(r"(FineTune(Train|Test))?CogVLM(?P<two>2)?Model")
-_REQUIRED = ("model_class", "num_layers", "hidden_size", "num_attention_heads", "vocab_size", "eva_args")
-_REQUIRED_EVA = ("num_layers", "hidden_size", "num_attention_heads", "image_size")
+_REQUIRED = ("num_layers", "hidden_size", "num_attention_heads", "vocab_size")
+_REQUIRED_EVA = ("num_layers", "hidden_size", "num_attention_heads")
+# Where they are absent or null, SAT has a default.
+_OPTIONAL = ("inner_hidden_size", "num_multi_query_heads", "max_sequence_length", "image_length")
+_OPTIONAL_EVA = ("inner_hidden_size", "in_channels", "patch_size")
 # Hard-coded in CogVLMModel; CogVLM2Model has an expert in every layer.
 _V1_EXPERT_LAYERS = 32
 _ROPE_THETA = {1: 10_000.0, 2: 500_000.0}
@@ -40,7 +43,7 @@ def template_version(version: str | None, config: Mapping[str, Any], *, where: P
     stored = config.get("text_processor_version")
     if stored is None:
         raise CheckpointError(f"{where} has no text_processor_version; pass --version, one of {names}")
-    if stored not in TEMPLATE_NAMES:
+    if not isinstance(stored, str) or stored not in TEMPLATE_NAMES:
         raise CheckpointError(
             f"{where}: text_processor_version {stored!r} is unknown; pass --version, one of {names}"
         )
@@ -61,29 +64,23 @@ def from_sat(
     Raises:
         CheckpointError: unknown class, missing or contradictory fields.
     """
-    missing = [name for name in _REQUIRED if name not in config]
-    eva = config.get("eva_args", {})
-    missing += [f"eva_args.{name}" for name in _REQUIRED_EVA if "eva_args" in config and name not in eva]
-    if missing:
-        raise CheckpointError(f"{where} lacks {', '.join(missing)}; restore it from the training run")
-    generation = _generation(str(config["model_class"]), has_conv=CONV in keys, where=where)
-    two = generation == 2
-    image_size, patch_size = _image_size(eva["image_size"], where), eva.get("patch_size", 14)
-    if config.get("layernorm_order", "pre") != "pre":
-        raise CheckpointError(f"{where}: layernorm_order is {config['layernorm_order']!r}, expected 'pre'")
+    generation = check_fields(config, where=where)
+    _check_conv(config["model_class"], generation, has_conv=CONV in keys, where=where)
+    two, eva = generation == 2, config["eva_args"]
+    image_size, patch_size = _image_size(eva["image_size"], where), eva.get("patch_size") or 14
     vision = CogVLMVisionConfig(
         hidden_size=eva["hidden_size"],
         image_size=image_size,
-        in_channels=eva.get("in_channels", 3),
+        in_channels=eva.get("in_channels") or 3,
         intermediate_size=eva.get("inner_hidden_size") or 4 * eva["hidden_size"],
-        layer_norm_eps=eva.get("layernorm_epsilon", 1e-5),
+        layer_norm_eps=eva.get("layernorm_epsilon") or 1e-5,
         num_heads=eva["num_attention_heads"],
         num_hidden_layers=eva["num_layers"],
         num_positions=(image_size // patch_size) ** 2 + 1,
         patch_size=patch_size,
         downsample=two,
     )
-    if config.get("image_length", vision.num_patches) != vision.num_patches:
+    if (config.get("image_length") or vision.num_patches) != vision.num_patches:
         raise CheckpointError(
             f"{where}: image_length is {config['image_length']}, but eva_args image_size "
             f"{image_size} and patch_size {patch_size} make {vision.num_patches} tokens"
@@ -100,7 +97,7 @@ def from_sat(
         num_vision_expert_layers=layers if two else min(_V1_EXPERT_LAYERS, layers),
         vision_expert_qkv_bias=two,
         max_position_embeddings=config.get("max_sequence_length") or _POSITIONS[generation],
-        rms_norm_eps=config.get("layernorm_epsilon", 1e-5),
+        rms_norm_eps=config.get("layernorm_epsilon") or 1e-5,
         rope_theta=_ROPE_THETA[generation],
         template_version=template,
         bos_token_id=bos,
@@ -108,6 +105,44 @@ def from_sat(
         pad_token_id=pad,
         vision_config=vision,
     )
+
+
+def check_fields(config: Mapping[str, Any], *, where: Path) -> int:
+    """1 or 2, the generation of CogVLM; what can be judged without weights has been checked then.
+
+    Raises:
+        CheckpointError: unsupported class, or all fields that are missing or not of the type they should be.
+    """
+    generation = _generation(str(config["model_class"]), where=where) if "model_class" in config else 0
+    eva = config.get("eva_args", {})
+    if not isinstance(eva, Mapping):
+        raise CheckpointError(f"{where}: eva_args is {eva!r}, expected an object; restore it")
+    missing = [name for name in ("model_class", *_REQUIRED, "eva_args") if name not in config]
+    if "eva_args" in config:
+        missing += [f"eva_args.{name}" for name in (*_REQUIRED_EVA, "image_size") if name not in eva]
+    if missing:
+        raise CheckpointError(f"{where} lacks {', '.join(missing)}; restore it from the training run")
+    wrong = [
+        *_wrong_fields(config, required=_REQUIRED, optional=_OPTIONAL),
+        *(f"eva_args.{text}" for text in _wrong_fields(eva, required=_REQUIRED_EVA, optional=_OPTIONAL_EVA)),
+    ]
+    if wrong:
+        raise CheckpointError(f"{where}: {'; '.join(wrong)}; restore it from the training run")
+    for name, values in (("", config), ("eva_args.", eva)):
+        hidden, heads = values["hidden_size"], values["num_attention_heads"]
+        if hidden % heads:
+            raise CheckpointError(
+                f"{where}: {name}hidden_size is {hidden}, expected a multiple of num_attention_heads, {heads}"
+            )
+    if config["num_attention_heads"] % (config.get("num_multi_query_heads") or 1):
+        raise CheckpointError(
+            f"{where}: num_multi_query_heads is {config['num_multi_query_heads']}, expected a divisor of "
+            f"num_attention_heads, {config['num_attention_heads']}"
+        )
+    _image_size(eva["image_size"], where)
+    if config.get("layernorm_order", "pre") != "pre":
+        raise CheckpointError(f"{where}: layernorm_order is {config['layernorm_order']!r}, expected 'pre'")
+    return generation
 
 
 def to_sat(config: CogVLMConfig) -> dict[str, Any]:
@@ -174,8 +209,8 @@ def to_sat(config: CogVLMConfig) -> dict[str, Any]:
     }
 
 
-def _generation(model_class: str, *, has_conv: bool, where: Path) -> int:
-    """1 or 2, from the class, which the file must confirm."""
+def _generation(model_class: str, *, where: Path) -> int:
+    """1 or 2, from the class."""
     match = _CLASS.fullmatch(model_class)
     if match is None:
         kind = next((k for k in ("CogAgent", "Video") if k.lower() in model_class.lower()), "unknown class")
@@ -183,19 +218,46 @@ def _generation(model_class: str, *, has_conv: bool, where: Path) -> int:
             f"{where}: model_class {model_class!r} ({kind}) is not supported; only CogVLM v1 "
             "and v2 are (CogVLMModel, CogVLM2Model and their FineTuneTrain and FineTuneTest classes)"
         )
-    generation = 2 if match["two"] else 1
+    return 2 if match["two"] else 1
+
+
+def _check_conv(model_class: str, generation: int, *, has_conv: bool, where: Path) -> None:
+    """The weights must confirm the class."""
     if has_conv != (generation == 2):
         raise CheckpointError(
             f"{where}: model_class {model_class!r} is CogVLM v{generation}, but the weights "
             f"{'have' if has_conv else 'lack'} {CONV!r}, which only v2 has; do the two files belong together?"
         )
-    return generation
+
+
+def _wrong_fields(
+    values: Mapping[str, Any], *, required: Sequence[str], optional: Sequence[str]
+) -> Iterator[str]:
+    """One text for each field that has not the type, or the range, that it should have."""
+    for name in (*required, *optional):
+        value = values.get(name)
+        # SAT itself writes 0 for "no grouped heads".
+        lowest = 1 if name in required else 0
+        if (value is not None or name in required) and not (_is_int(value) and value >= lowest):
+            yield f"{name} is {value!r}, expected a whole number of at least {lowest}"
+    epsilon = values.get("layernorm_epsilon")
+    if epsilon is not None and not (isinstance(epsilon, float) and epsilon > 0):
+        yield f"layernorm_epsilon is {epsilon!r}, expected a number above 0"
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = values.get(name)
+        several = value if name == "eos_token_id" and isinstance(value, list) and value else [value]
+        if value is not None and not all(_is_int(one) and one >= 0 for one in several):
+            yield f"{name} is {value!r}, expected a token id"
+
+
+def _is_int(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _image_size(value: object, where: Path) -> int:
     sides = value if isinstance(value, list) and value else [value]
     side = sides[0]
-    if not isinstance(side, int) or side <= 0 or any(other != side for other in sides):
+    if not _is_int(side) or side <= 0 or any(other != side for other in sides):
         raise CheckpointError(
             f"{where}: eva_args.image_size is {value}, expected a square such as [490, 490]"
         )

@@ -216,6 +216,21 @@ def test_output_and_source_may_not_contain_each_other(sat_copy: SatCopy) -> None
             convert(folder, out, version="base", overwrite=True)
 
 
+def test_what_is_no_sat_checkpoint_is_called_what_it_is(converted: Converted, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "neither").mkdir()
+    (tmp_path / "neither" / "notes.txt").touch()
+    for source, message in (
+        (tmp_path / "nosuch", "nosuch: no such directory; expected a SAT checkpoint"),
+        (tmp_path / "file", "file: a file; expected a SAT checkpoint"),
+        (tmp_path / "neither", r"neither a SAT checkpoint .* nor .* found notes\.txt"),
+        (converted("tiny-a"), "already a Hugging Face model directory"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            convert(source, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
 def test_arguments_outside_their_range_are_value_errors(golden: Path, tmp_path: Path) -> None:
     source = golden / "tiny-a" / "ckpt"
     with pytest.raises(ValueError, match="dtype is 'int8'"):

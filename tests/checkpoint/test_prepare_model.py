@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor
 
-from cogbatch.checkpoint.directory import classify, prepare_model
+from cogbatch.checkpoint.directory import check_sat_config, classify, prepare_model
 from cogbatch.checkpoint.manifest import check_files, model_fingerprint
 from cogbatch.errors import CheckpointError
 from cogbatch.model.directory import load_tokenizer
@@ -40,6 +40,29 @@ def test_kinds_are_told_apart(golden: Path, model_dir: Path, tmp_path: Path) -> 
         classify(golden / "tiny-a" / "ckpt" / "1")
     with pytest.raises(CheckpointError, match="no such directory"):
         classify(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("model_class", ["CogVLMVideoModel", "CogAgentModel"])
+def test_an_unsupported_class_is_named_before_anything_else(sat_copy: SatCopy, model_class: str) -> None:
+    folder = sat_copy(config={"model_class": model_class, "text_processor_version": None})
+    (folder / "1" / "mp_rank_00_model_states.pt").write_bytes(b"never read")
+    for check in (check_sat_config, prepare_model):
+        with pytest.raises(CheckpointError, match=f"model_class '{model_class}'.* is not supported"):
+            check(folder)
+
+
+def test_a_sat_directory_is_checked_without_its_weights(sat_copy: SatCopy) -> None:
+    folder = sat_copy(config={"text_processor_version": None})
+    weights = folder / "1" / "mp_rank_00_model_states.pt"
+    weights.write_bytes(b"never read")
+    check_sat_config(folder, version="base")
+    with pytest.raises(CheckpointError, match="no text_processor_version; pass --version"):
+        check_sat_config(folder)
+    with pytest.raises(ValueError, match="unknown version 'poem'"):
+        check_sat_config(folder, version="poem")
+    weights.unlink()
+    with pytest.raises(CheckpointError, match=r"no mp_rank_00_model_states\.pt"):
+        check_sat_config(folder, version="base")
 
 
 def test_sat_is_converted_once_into_the_cache(golden: Path, cache: Path) -> None:

@@ -149,6 +149,22 @@ def test_quantised_tensors_are_refused(sat_copy: SatCopy) -> None:
         read(sat_copy(edit=quantise))
 
 
+def test_sparse_tensors_are_refused(sat_copy: SatCopy) -> None:
+    def thin(module: dict[str, Any]) -> None:
+        module["mixins.eva.boi"] = module["mixins.eva.boi"].to_sparse()
+
+    with pytest.raises(CheckpointError, match=r"'mixins\.eva\.boi' is a sparse tensor"):
+        read(sat_copy(edit=thin))
+
+
+def test_nobody_is_told_to_load_a_file_without_its_guard(sat_copy: SatCopy) -> None:
+    folder = sat_copy()
+    (folder / "1" / RANK).write_bytes(pickle.dumps({"module": print}))
+    with pytest.raises(CheckpointError, match="not only weights, or damaged") as caught:
+        read(folder)
+    assert "weights_only" not in str(caught.value)
+
+
 def test_directories_that_are_not_whole_say_what_is_missing(sat_copy: SatCopy) -> None:
     folder = sat_copy()
     with pytest.raises(CheckpointError, match="this is an iteration folder, give its parent"):
@@ -200,6 +216,47 @@ def test_missing_fields_are_all_named(golden: Path) -> None:
     del values["hidden_size"], values["eva_args"]["image_size"]
     with pytest.raises(CheckpointError, match=r"lacks hidden_size, eva_args\.image_size"):
         config_of(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"eva_args": None}, "eva_args is None, expected an object"),
+        ({"eva_args": "x"}, "eva_args is 'x', expected an object"),
+        ({"num_layers": "2"}, "num_layers is '2', expected a whole number of at least 1"),
+        ({"num_layers": -2}, "num_layers is -2, expected"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0, expected a whole number of at least 1"),
+        ({"vocab_size": True}, "vocab_size is True, expected"),
+        ({"hidden_size": None}, "hidden_size is None, expected"),
+        ({"hidden_size": 66}, "hidden_size is 66, expected a multiple of num_attention_heads, 4"),
+        ({"num_multi_query_heads": 3}, "num_multi_query_heads is 3, expected a divisor"),
+        ({"inner_hidden_size": 1.5}, "inner_hidden_size is 1.5, expected a whole number of at least 0"),
+        ({"layernorm_epsilon": "small"}, "layernorm_epsilon is 'small', expected a number above 0"),
+        ({"eos_token_id": [2, "x"]}, "eos_token_id is .2, 'x'., expected a token id"),
+    ],
+)
+def test_fields_of_another_type_are_named(golden: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        config_of(golden_values(golden) | change)
+
+
+def test_wrong_fields_are_all_named_at_once(golden: Path) -> None:
+    values = golden_values(golden) | {"num_layers": "2", "vocab_size": 0}
+    values["eva_args"]["num_attention_heads"] = 0
+    message = "num_layers is '2'.*; vocab_size is 0.*; eva_args.num_attention_heads is 0"
+    with pytest.raises(CheckpointError, match=message):
+        config_of(values)
+
+
+def test_null_and_zero_mean_sats_defaults_where_there_are_some(golden: Path) -> None:
+    values = golden_values(golden) | {"num_multi_query_heads": 0, "layernorm_epsilon": None}
+    values["eva_args"]["patch_size"] = None
+    config = config_of(values)
+    assert (config.num_multi_query_heads, config.rms_norm_eps, config.vision_config.patch_size) == (
+        4,
+        1e-5,
+        14,
+    )
 
 
 def test_contradictions_are_named(golden: Path) -> None:
@@ -258,5 +315,7 @@ def test_every_template_name_is_known_and_others_are_refused() -> None:
         template_version(None, {}, where=WHERE)
     with pytest.raises(CheckpointError, match="'poem' is unknown"):
         template_version(None, {"text_processor_version": "poem"}, where=WHERE)
+    with pytest.raises(CheckpointError, match=r"\['chat'\] is unknown"):
+        template_version(None, {"text_processor_version": ["chat"]}, where=WHERE)
     with pytest.raises(ValueError, match="expected one of base, vqa, chat_old, chat"):
         template_version("inst", {}, where=WHERE)
