@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,23 @@ def test_flags_beat_the_spec_and_their_mistakes_are_named(
     assert code == 1
     assert "2 mistakes" in err
     assert "did you mean seed?" in err
+
+
+def test_plan_finds_what_run_would_refuse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "photo.jpg").touch()
+    demo = ("plan", "jobs/demo/job.yaml", "--set")
+    code, _, err = call(capsys, *demo, f"output.path={tmp_path / 'data'}")
+    assert (code, "holds something else than a run (photo.jpg)" in err) == (1, True)
+    sat = tmp_path / "agent"
+    shutil.copytree("jobs/demo/checkpoint", sat)
+    config = json.loads((sat / "model_config.json").read_text())
+    (sat / "model_config.json").write_text(json.dumps({**config, "model_class": "CogAgentModel"}))
+    code, _, err = call(capsys, *demo, f"model.checkpoint={sat}")
+    assert (code, "CogAgent" in err) == (1, True)
 
 
 @pytest.fixture

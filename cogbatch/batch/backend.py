@@ -91,13 +91,15 @@ def _check_params(params: GenerationParams) -> object:
 
 
 def _check_model(spec: ModelSpec) -> None:
-    from cogbatch.checkpoint.directory import classify
+    from cogbatch.checkpoint.directory import check_sat_config, classify
     from cogbatch.checkpoint.hub import local_directory
     from cogbatch.checkpoint.manifest import TOKENIZER_FILES, tokenizer_files
 
     # Of a model on the hub no more than this is fetched here.
     folder = local_directory(spec.checkpoint, allow_patterns=("config.json", *TOKENIZER_FILES))
     kind = classify(folder)
+    if kind == "sat":
+        check_sat_config(folder, version=spec.version)
     if spec.tokenizer is not None:
         tokenizer_dir = local_directory(spec.tokenizer, allow_patterns=TOKENIZER_FILES)
         where, has_tokenizer = spec.tokenizer, bool(tokenizer_files(tokenizer_dir))

@@ -71,6 +71,7 @@ def plan_job(spec: JobSpec, *, backend: Backend | None = None) -> Plan:
     """
     dataset, shards = _check(spec, backend or cogvlm_backend())
     run = RunDirectory(spec.output.path)
+    run.check()
     stored = run.read_job()
     return Plan(
         name=spec.name,

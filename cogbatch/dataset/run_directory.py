@@ -52,7 +52,7 @@ class RunDirectory:
                 f"output {str(path)!r}: run directories on object stores are not supported;"
                 " use a local path or a shared file system"
             )
-        object.__setattr__(self, "path", Path(path).absolute())
+        object.__setattr__(self, "path", Path(path).expanduser().absolute())
 
     @property
     def parts(self) -> Path:
@@ -64,13 +64,31 @@ class RunDirectory:
         """The folder of logs."""
         return self.path / "logs"
 
+    def check(self) -> None:
+        """Raises RunDirectoryError: the path is a file, or a directory that is not a run's."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunDirectoryError(f"{self.path} is a file; expected a directory or a new path")
+        if not self.path.exists() or self.read_job() is not None:
+            return
+        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in OUR_NAMES)
+        foreign = [name for name in foreign if not name.startswith(".")]
+        if foreign:
+            raise RunDirectoryError(
+                f"{self.path} holds something else than a run ({', '.join(foreign[:MAX_DIFFERENCES])});"
+                " use another output path"
+            )
+        if list_parts(self.path):
+            raise RunDirectoryError(
+                f"{self.path} has parts but no job.json; restore it, or use another output path"
+            )
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the run for this driver; an OS lock, so that it ends with the process however that ends.
 
         Creates the directory. Raises RunDirectoryError: in use (by whom), or not a run's directory.
         """
-        self._refuse_foreign()
+        self.check()
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("a+") as file:  # not inherited by children, which would keep the lock
             try:
@@ -97,7 +115,7 @@ class RunDirectory:
         """
         if not isinstance(job.get("job_fingerprint"), str):
             raise ValueError('a job has a string under "job_fingerprint"')
-        self._refuse_foreign()
+        self.check()
         stored = self.read_job()
         if stored is not None and stored.get("job_fingerprint") != job["job_fingerprint"]:
             raise RunDirectoryError(
@@ -213,23 +231,6 @@ class RunDirectory:
         if not name or "/" in name or name.startswith("."):
             raise ValueError(f"probe name {name!r}: expected a plain file name")
         return self.path / "probes" / name
-
-    def _refuse_foreign(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise RunDirectoryError(f"{self.path} is a file; expected a directory or a new path")
-        if not self.path.exists() or self.read_job() is not None:
-            return
-        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in OUR_NAMES)
-        foreign = [name for name in foreign if not name.startswith(".")]
-        if foreign:
-            raise RunDirectoryError(
-                f"{self.path} holds something else than a run ({', '.join(foreign[:MAX_DIFFERENCES])});"
-                " use another output path"
-            )
-        if list_parts(self.path):
-            raise RunDirectoryError(
-                f"{self.path} has parts but no job.json; restore it, or use another output path"
-            )
 
 
 def _is_whole(footer: PartFooter | None, shard: Shard, job_fingerprint: str) -> bool:

@@ -189,3 +189,8 @@ def test_the_summary_is_a_json_file(run) -> None:
 def test_a_relative_path_means_the_same_after_a_change_of_directory(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert RunDirectory("run").path == Path(tmp_path) / "run"
+
+
+def test_a_path_below_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert RunDirectory("~/runs/a").path == tmp_path / "runs" / "a"
