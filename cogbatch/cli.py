@@ -151,7 +151,8 @@ def run(
     try:
         summary = run_job(spec, progress=progress)
     except KeyboardInterrupt:
-        progress.say("Interrupted. Finished parts are kept; run the same command again to resume.")
+        progress.close()
+        typer.echo("Interrupted. Finished parts are kept; run the same command again to resume.", err=True)
         raise typer.Exit(130) from None
     finally:
         progress.close()

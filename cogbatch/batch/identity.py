@@ -21,7 +21,6 @@ def job_identity(
     shards: Sequence[Shard],
 ) -> dict[str, Any]:
     """Everything that candidates depend on. Not: where things lie, how many workers."""
-    grid = [shard.to_json() for shard in shards]
     return {
         "model": {
             "fingerprint": model.fingerprint,
@@ -29,6 +28,16 @@ def job_identity(
             "quantization": spec.model.quantization,
             "template": model.template_version,
         },
+        **identity_without_model(spec, dataset_fingerprint=dataset_fingerprint, shards=shards),
+    }
+
+
+def identity_without_model(
+    spec: JobSpec, *, dataset_fingerprint: str, shards: Sequence[Shard]
+) -> dict[str, Any]:
+    """The part of the identity that is known before the model is prepared."""
+    grid = [shard.to_json() for shard in shards]
+    return {
         "input": {"fingerprint": dataset_fingerprint, **spec.input.identity()},
         "generation": asdict(spec.generation),
         "shards": {"count": len(grid), "sha256": fingerprint(grid)},

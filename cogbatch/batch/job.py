@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import Any
 
 from cogbatch.batch.backend import Backend, ReadyModel, WorkerPlan, cogvlm_backend
-from cogbatch.batch.identity import fingerprint, job_identity
+from cogbatch.batch.identity import fingerprint, identity_without_model, job_identity
 from cogbatch.batch.progress import Progress, Silent, Status
 from cogbatch.batch.spec import JobSpec
 from cogbatch.batch.summary import Summary, count_parts, error_kinds
@@ -49,17 +49,19 @@ class Plan:
         """The same for a person."""
         lines = [
             f"{self.name}: {self.rows} rows in {self.shards} shards of at most {self.rows_per_shard}, "
-            f"{self.candidates} candidates asked for, up to {self.workers} workers",
+            f"{self.candidates} candidates asked for, up to {self.workers} worker{'s' * (self.workers != 1)}",
         ]
         if self.duplicate_ids:
-            lines.append(f"{self.duplicate_ids} rows share an id with an earlier row")
+            lines.append(f"ids shared with an earlier row: {self.duplicate_ids} rows")
         if self.missing_shards is not None:
             lines.append(
                 f"started before: {self.shards - self.missing_shards} of {self.shards} shards are there"
             )
         return [
             *lines,
-            f"would write to {self.run_path}",
+            f"nothing is missing in {self.run_path}"
+            if self.missing_shards == 0
+            else f"would write to {self.run_path}",
             "everything that can be checked without weights is fine",
         ]
 
@@ -73,6 +75,9 @@ def plan_job(spec: JobSpec, *, backend: Backend | None = None) -> Plan:
     run = RunDirectory(spec.output.path)
     run.check()
     stored = run.read_job()
+    if stored is not None:
+        known = identity_without_model(spec, dataset_fingerprint=dataset.fingerprint, shards=shards)
+        run.refuse_other(stored, {**stored, "identity": {**stored.get("identity", {}), **known}})
     return Plan(
         name=spec.name,
         rows=dataset.num_rows,
@@ -105,7 +110,7 @@ def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend
         described = _describe(spec, model, dataset, shards, stored=run.read_job() or {})
         job = described | run.start(described)  # an older job.json may lack what is only said, not meant
         if job["duplicate_ids"]:
-            progress.say(f"warning: {job['duplicate_ids']} rows share an id with an earlier row")
+            progress.say(f"warning: ids shared with an earlier row: {job['duplicate_ids']} rows")
         missing = len(run.missing(shards))
         status = None
         if missing:

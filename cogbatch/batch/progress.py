@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 PLAIN_EVERY_S = 5.0
@@ -52,7 +53,7 @@ class Status:
         return (
             f"{self.rows}/{self.rows_total} items  {self.items_per_s:.1f} items/s  "
             f"{self.tokens_per_s:.0f} tokens/s  {self.errors} errors  "
-            f"{self.workers} workers{loading}  ETA {eta}"
+            f"{self.workers} worker{'s' * (self.workers != 1)}{loading}  ETA {eta}"
         )
 
 
@@ -107,8 +108,10 @@ class PlainProgress:
 class RichProgress:
     """A bar with its numbers below it, redrawn in place."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._live = Live(console=Console(file=stream), refresh_per_second=4, redirect_stderr=False)
+    def __init__(self, stream: TextIO, *, console: Console | None = None) -> None:
+        self._live = Live(
+            console=console or Console(file=stream), refresh_per_second=4, redirect_stderr=False
+        )
         self._live.start()
 
     def say(self, line: str) -> None:
@@ -117,8 +120,10 @@ class RichProgress:
 
     def update(self, status: Status) -> None:
         """Redraws the bar."""
-        bar = ProgressBar(total=status.rows_total, completed=status.rows)
-        self._live.update(Group(bar, Text(status.line())))
+        rows = Table.grid(expand=True)  # a bar alone does not end its line
+        rows.add_row(ProgressBar(total=status.rows_total, completed=status.rows))
+        rows.add_row(Text(status.line()))
+        self._live.update(rows)
 
     def close(self) -> None:
         """Stops redrawing; the last state stays."""

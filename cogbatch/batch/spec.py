@@ -133,6 +133,8 @@ def _mistake(error: Any) -> str:
     if error["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
         if error["type"] == "missing":
             return f"{name} is required"
+        if error["type"] == "tuple_type":
+            return f"{name}={error['input']!r}: expected a list, for example [{error['input']}]"
         return f"{name}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
     known = _keys(loc[:-1])
     near = difflib.get_close_matches(loc[-1], known, n=1)

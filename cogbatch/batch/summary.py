@@ -64,8 +64,10 @@ class Summary:
             f"  {kind.count} x {kind.stage}/{kind.type}, for example: {kind.message}"
             for kind in self.error_kinds[:3]
         ]
+        if self.rows and not self.ok:
+            lines.append("warning: no row was answered; see the reasons above")
         if self.duplicate_ids:
-            lines.append(f"{self.duplicate_ids} rows share an id with an earlier row")
+            lines.append(f"ids shared with an earlier row: {self.duplicate_ids} rows")
         return [*lines, f"parts: {self.parts}"]
 
 

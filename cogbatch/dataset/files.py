@@ -104,7 +104,9 @@ def _find(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, dict[str, dict
         raise DatasetError("nothing there; expected a file, a directory or a glob")
     relative = {posixpath.relpath(name, folder or "/"): info for name, info in found.items()}
     if not relative:
-        raise DatasetError(f"no file matches; expected files of {', '.join(FORMATS[1:])}")
+        raise DatasetError(
+            f"no file matches; expected files of {', '.join(FORMATS[1:-1])}, or for images their folder"
+        )
     return folder, relative
 
 

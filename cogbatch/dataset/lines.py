@@ -163,7 +163,10 @@ def _parse(raw: RawRow, header: Sequence[str]) -> dict[str, object] | RequestErr
 
 
 def _parse_json(text: bytes) -> dict[str, object]:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as err:
+        raise ValueError(f"not valid JSON at character {err.pos + 1}: {err.msg}") from err
     if not isinstance(value, dict):
         raise ValueError(f"a JSON {type(value).__name__}; expected an object with column names as keys")
     return value

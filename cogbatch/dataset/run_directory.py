@@ -33,6 +33,12 @@ OUR_NAMES = frozenset(
     {"job.json", "parts", "staging", "probes", "logs", "lock", "summary.json", "report.html"}
 )
 MAX_DIFFERENCES = 5  # in one message
+# What a fingerprint that differs means.
+_CHANGED = {
+    "input.fingerprint": "the input files changed",
+    "model.fingerprint": "the model or its tokenizer changed",
+    "shards.sha256": "the shards changed",
+}
 
 
 @dataclass(frozen=True)
@@ -118,9 +124,10 @@ class RunDirectory:
         self.check()
         stored = self.read_job()
         if stored is not None and stored.get("job_fingerprint") != job["job_fingerprint"]:
+            self.refuse_other(stored, job)
             raise RunDirectoryError(
-                f"{self.path} belongs to another job: {_differences(stored, job)};"
-                " use another output path, or the old settings"
+                f"{self.path} belongs to another job ({stored.get('job_fingerprint')});"
+                " use another output path"
             )
         for folder in (self.parts, self.logs, self.path / "staging", self.path / "probes"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -133,6 +140,14 @@ class RunDirectory:
             stored = read_json(self.path / "job.json")  # as it will be read on resume: tuples are lists
         self._remove_needless_staging(stored["job_fingerprint"])
         return dict(stored)
+
+    def refuse_other(self, stored: Mapping[str, Any], job: Mapping[str, Any]) -> None:
+        """Raises RunDirectoryError saying what differs, when the identities of two jobs do."""
+        if differences := _differences(stored, job):
+            raise RunDirectoryError(
+                f"{self.path} belongs to another job: {', '.join(differences)};"
+                " use another output path, or the old settings"
+            )
 
     def read_job(self) -> dict[str, Any] | None:
         """job.json, or None before the first start. Raises RunDirectoryError: it is damaged."""
@@ -240,19 +255,18 @@ def _is_whole(footer: PartFooter | None, shard: Shard, job_fingerprint: str) -> 
     )
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Key by key, old -> new, of the identities (of the whole job where there is none)."""
     before = dict(_flat(old.get("identity", old)))
     after = dict(_flat(new.get("identity", new)))
     keys = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
+    if any(key.startswith("input.") for key in keys):  # another input has other shards
+        keys = [key for key in keys if not key.startswith("shards.")]
     lines = [
-        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys[:MAX_DIFFERENCES]
+        _CHANGED.get(key) or f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        for key in keys[:MAX_DIFFERENCES]
     ]
-    more = [f"and {len(keys) - MAX_DIFFERENCES} more"] if len(keys) > MAX_DIFFERENCES else []
-    return (
-        ", ".join(lines + more)
-        or f"job_fingerprint: {old.get('job_fingerprint')} -> {new['job_fingerprint']}"
-    )
+    return [*lines, *([f"and {len(keys) - MAX_DIFFERENCES} more"] if len(keys) > MAX_DIFFERENCES else [])]
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from fake_backend import FAKE, REFUSING, FakeEngine, MakeSpec, die_loading, refu
 
 from cogbatch.batch.backend import ReadyModel, WorkerPlan
 from cogbatch.batch.driver import Driver
-from cogbatch.batch.job import run_job
+from cogbatch.batch.job import plan_job, run_job
 from cogbatch.batch.progress import Silent
 from cogbatch.batch.spec import JobSpec
 from cogbatch.batch.tally import Tally
@@ -35,7 +35,7 @@ pytestmark = [
 
 DRIVER = """
 import json, sys, fake_backend, ray
-from cogbatch.batch.job import run_job
+from cogbatch.batch.job import plan_job, run_job
 from cogbatch.batch.progress import open_progress
 from cogbatch.batch.spec import parse_spec
 ray.cloudpickle.register_pickle_by_value(fake_backend)
@@ -201,9 +201,16 @@ def test_a_job_with_too_many_errors_that_came_to_its_end_says_so(make_spec: Make
 
 
 def test_another_job_in_the_same_directory_is_refused_with_what_differs(make_spec: MakeSpec) -> None:
-    run_job(make_spec(["say"]), backend=FAKE)
-    with pytest.raises(RunDirectoryError, match=r"generation\.seed: 0 -> 1"):
-        run_job(make_spec(["say"], generation={"seed": 1}), backend=FAKE)
+    spec = make_spec(["say"])
+    run_job(spec, backend=FAKE)
+    assert plan_job(spec, backend=FAKE).missing_shards == 0
+    other = spec.model_copy(update={"generation": replace(spec.generation, seed=1)})
+    for command in (run_job, plan_job):
+        with pytest.raises(RunDirectoryError, match=r"another job: generation\.seed: 0 -> 1;"):
+            command(other, backend=FAKE)
+    longer = make_spec(["say", "more"])
+    with pytest.raises(RunDirectoryError, match="another job: the input files changed;"):
+        plan_job(longer, backend=FAKE)
 
 
 def test_a_killed_driver_is_resumed_where_its_parts_end(make_spec: MakeSpec, tmp_path: Path) -> None:

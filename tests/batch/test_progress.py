@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 
-from cogbatch.batch.progress import PlainProgress, Status, clock, open_progress
+from rich.console import Console
+
+from cogbatch.batch.progress import PlainProgress, RichProgress, Status, clock, open_progress
 
 
 def test_speed_counts_this_run_only() -> None:
@@ -39,3 +42,16 @@ def test_a_stream_without_a_file_gets_plain_lines() -> None:
 
 def test_clock_reads_as_people_write_it() -> None:
     assert [clock(5), clock(65), clock(3661)] == ["0:05", "1:05", "1:01:01"]
+
+
+def test_the_live_display_shows_bar_and_numbers_at_any_width() -> None:
+    for width in (60, 80, 180):
+        stream = io.StringIO()
+        console = Console(file=stream, force_terminal=True, width=width, _environ={})
+        progress = RichProgress(stream, console=console)
+        progress.update(Status(rows=40, rows_total=128, errors=1, tokens=900, workers=2, seconds=10))
+        progress.close()
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+        assert "40/128 items" in shown, width
+        assert "ETA" in shown, width
+        assert "━" in shown
