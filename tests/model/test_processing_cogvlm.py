@@ -5,7 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cogbatch.model.processing_cogvlm import SEPARATORS, preprocess_image, render_prompt
+from cogbatch.model.processing_cogvlm import (
+    SEPARATORS,
+    CogVLMImageProcessor,
+    CogVLMProcessor,
+    preprocess_image,
+    render_prompt,
+)
 from tests.tiny import ByteTokenizer, tiny_model
 
 HISTORY = (("What is this?", "A cat."),)
@@ -71,3 +77,32 @@ def test_more_than_one_image_is_an_error() -> None:
     picture = Image.new("RGB", (9, 9))
     with pytest.raises(ValueError, match="at most one image a prompt, got 2"):
         tiny_model().build_conversation_input_ids(ByteTokenizer(), query="Hi", images=[picture, picture])
+
+
+def processor(template: str = "chat") -> CogVLMProcessor:
+    made = CogVLMProcessor.__new__(CogVLMProcessor)  # ProcessorMixin takes transformers' tokenizers only
+    made.image_processor, made.tokenizer = CogVLMImageProcessor(image_size=56), ByteTokenizer()
+    made.num_image_tokens, made.template_version = 18, template
+    return made
+
+
+def test_a_batch_is_padded_in_front_and_keeps_what_each_row_is() -> None:
+    picture = Image.new("RGB", (9, 9))
+    batch = processor()(images=[picture, None], text=["Hi", "And a longer one?"])
+    alone = [processor()(images=picture, text="Hi"), processor()(text="And a longer one?")]
+    assert batch["pixel_values"].shape == (1, 3, 56, 56)
+    assert "pixel_values" not in alone[1]
+    for row, single in enumerate(alone):
+        real = batch["attention_mask"][row] == 1
+        assert batch["input_ids"][row][real].equal(single["input_ids"][0])
+        assert batch["token_type_ids"][row][real].equal(single["token_type_ids"][0])
+        assert batch["attention_mask"][row].diff().min() >= 0  # zeros in front only
+    assert batch["attention_mask"].min() == 0
+
+
+@pytest.mark.parametrize("template", list(SEPARATORS))
+def test_every_template_takes_history(template: str) -> None:
+    ids = processor(template)(text="And now?", history=[HISTORY])["input_ids"][0].tolist()
+    assert ByteTokenizer().decode(ids[1:]) == render_prompt(template, "And now?", HISTORY)
+    overridden = processor("base")(text="And now?", history=[HISTORY], template_version=template)
+    assert overridden["input_ids"][0].tolist() == ids
