@@ -67,7 +67,7 @@ def write_processor(folder: Path, config: CogVLMConfig) -> None:
     _write_json(folder / "preprocessor_config.json", image)
     processor = {
         "auto_map": {"AutoProcessor": _AUTO_MAP["AutoProcessor"]},
-        "num_image_tokens": vision_config(config).num_patches + 2,
+        "num_image_tokens": config.num_image_tokens,
         "processor_class": "CogVLMProcessor",
         "template_version": config.template_version,
     }

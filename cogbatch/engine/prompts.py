@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from cogbatch.decoding.params import check_params
+from cogbatch.decoding.params import STRATEGIES, check_params
 from cogbatch.errors import CogbatchError, ImageError, PromptError
 from cogbatch.images import load_image
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
@@ -22,7 +22,7 @@ from cogbatch.types import GenerationParams, GenerationRequest, RequestError, St
 class Prompt:
     """A request ready for prefill.
 
-    ids, token_types: [S]. pixels: [3, px, px] or None. params: the request's own or the call's, with
+    ids, token_types: [S]. pixels: [3, px, px] or None. params: checked; the request's own or the call's, with
     max_new_tokens cut to the room that the model's context leaves.
     """
 
@@ -34,7 +34,7 @@ class Prompt:
     @property
     def num_rows(self) -> int:
         """The most rows that it runs at a time."""
-        return check_params(self.params).num_rows(self.params)
+        return STRATEGIES[self.params.strategy].num_rows(self.params)
 
     @property
     def most_cached_tokens(self) -> int:
