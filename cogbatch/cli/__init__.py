@@ -1,0 +1,16 @@
+"""The command line: each command is a few lines around one library call. Results on stdout, rest on stderr.
+
+Nothing heavy is imported before a command needs it: help must appear at once.
+"""
+
+from cogbatch.cli.app import app, main
+
+# Commands register as they are imported: this is the order in which help lists them.
+# isort: off
+from cogbatch.cli import convert
+from cogbatch.cli import jobs
+from cogbatch.cli import generate
+from cogbatch.cli import report
+# isort: on
+
+__all__ = ["app", "convert", "generate", "jobs", "main", "report"]

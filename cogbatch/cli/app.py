@@ -1,0 +1,66 @@
+"""The Typer app, its entry point and what every error looks like. Commands are in their own modules."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from cogbatch import __version__
+from cogbatch.errors import CogbatchError
+
+app = typer.Typer(
+    name="cogbatch",
+    help="k diverse, scored candidates per image from CogVLM: converted, sharded over Ray, in Parquet.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Console script: runs a command; an error is one line on stderr and exit code 1 (2 for wrong usage)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(args=arguments, prog_name="cogbatch")
+    except Exception as err:
+        expected = isinstance(err, CogbatchError | ValueError | OSError)
+        if "--debug" in arguments:
+            traceback.print_exc()
+        kind = "" if expected else f"unexpected {type(err).__name__} (--debug shows where): "
+        typer.echo(f"Error: {kind}{' '.join(str(err).split())}", err=True)
+        sys.exit(1)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=lambda value: _print_versions(value), help="Show versions."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def _print_versions(asked: bool) -> None:
+    if asked:
+        packages = ("torch", "transformers", "ray", "pyarrow")
+        others = ", ".join(f"{name} {_installed(name)}" for name in packages)
+        typer.echo(f"cogbatch {__version__} (Python {platform.python_version()}, {others})")
+        raise typer.Exit
+
+
+def _installed(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,93 @@
+"""cogbatch run and plan: a job spec, carried out or only checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cogbatch.cli.app import app
+from cogbatch.cli.options import Debug, Json, show
+
+if TYPE_CHECKING:
+    from cogbatch.batch.spec import JobSpec
+
+Spec = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job spec.")]
+Override = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Overrides one key of the spec; the value is YAML."),
+]
+Address = Annotated[
+    Literal["local", "auto"] | None,
+    typer.Option(help="Start Ray here, or join the cluster of this machine. [default: the spec's]"),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N rows. [default: the spec's]")]
+
+
+@app.command(no_args_is_help=True)
+def run(
+    job: Spec,
+    overrides: Override = None,
+    address: Address = None,
+    limit: Limit = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and count everything, run nothing: the command plan.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run a job, or what is missing of it; run it again to resume.
+
+    \b
+    cogbatch run jobs/demo/job.yaml
+    cogbatch run job.yaml --set generation.num_candidates=4 --set output.path=runs/four --limit 100
+    """
+    if dry_run:
+        return plan(job, overrides, address, limit, as_json, debug)
+    from cogbatch.batch.job import run_job
+    from cogbatch.batch.progress import open_progress
+
+    spec = _load(job, overrides, address, limit)
+    progress = open_progress()
+    try:
+        summary = run_job(spec, progress=progress)
+    except KeyboardInterrupt:
+        progress.close()
+        typer.echo("Interrupted. Finished parts are kept; run the same command again to resume.", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        progress.close()
+    show(summary.lines(), summary.to_json(), as_json=as_json)
+    return None
+
+
+@app.command(no_args_is_help=True)
+def plan(
+    job: Spec,
+    overrides: Override = None,
+    address: Address = None,
+    limit: Limit = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check a job and count its rows and shards, without weights and without Ray.
+
+    \b
+    cogbatch plan jobs/demo/job.yaml
+    cogbatch plan job.yaml --set output.shard_size=64 --json
+    """
+    del debug
+    from cogbatch.batch.job import plan_job
+
+    result = plan_job(_load(job, overrides, address, limit))
+    show(result.lines(), result.to_json(), as_json=as_json)
+
+
+def _load(job: Path, overrides: list[str] | None, address: str | None, limit: int | None) -> JobSpec:
+    from cogbatch.batch.spec import load_spec
+
+    flags = [("cluster.address", address), ("input.limit", limit)]
+    return load_spec(
+        job, overrides=[*(overrides or []), *(f"{key}={value}" for key, value in flags if value is not None)]
+    )
