@@ -17,12 +17,17 @@ of dim 0 or 1; vocab: rows from 1,000 entries on, else same; qkv, vit_qkv: rows 
 
 
 class TensorName(NamedTuple):
-    """One tensor under both names (hf None: dropped on purpose); nothing is transposed, so one shape."""
+    """One tensor under both names (hf None: dropped on purpose); nothing is transposed, so one shape.
+
+    dim: which dimension model-parallel ranks share; None: every rank has all of it. sections: lengths along
+    dim that are shared each on their own, q | k | v for example; their sum is shape[dim].
+    """
 
     sat: str
     hf: str | None
     shape: tuple[int, ...]
-    split: Split
+    dim: int | None
+    sections: tuple[int, ...]
 
 
 class Section(NamedTuple):
@@ -40,6 +45,8 @@ class Section(NamedTuple):
 
 ROTARY = "mixins.rotary.rotary_emb.inv_freq"
 CONV = "mixins.eva.conv.weight"
+# sat/model/transformer.py: a smaller vocabulary is a plain embedding, whole on every rank.
+_VOCABULARY_PARALLEL_FROM = 1000
 
 # fmt: off
 _TABLE = (
@@ -167,12 +174,27 @@ def _expand(config: CogVLMConfig) -> Iterator[TensorName]:
         for index in range(counts[layer]):
             sat, hf = (prefix.replace(f"{{{layer}}}", str(index)) for prefix in (section.sat, section.hf))
             for sat_suffix, hf_suffix, shape, split in section.rows:
+                lengths = tuple(sizes[symbol] for symbol in shape.split())
                 yield TensorName(
                     sat + sat_suffix,
                     None if hf_suffix is None else hf + hf_suffix,
-                    tuple(sizes[symbol] for symbol in shape.split()),
-                    split,
+                    lengths,
+                    *_shared(split, lengths, sizes),
                 )
+
+
+def _shared(
+    split: Split, shape: tuple[int, ...], sizes: dict[str, int]
+) -> tuple[int | None, tuple[int, ...]]:
+    """(dim, sections) of TensorName."""
+    if split == "same" or (split == "vocab" and shape[0] < _VOCABULARY_PARALLEL_FROM):
+        return None, ()
+    if split == "cols":
+        return 1, (shape[1],)
+    if split == "qkv":
+        keys = (sizes["Q"] - sizes["H"]) // 2
+        return 0, (sizes["H"], keys, keys)
+    return 0, (sizes["E"],) * 3 if split == "vit_qkv" else (shape[0],)
 
 
 def _layer_counts(config: CogVLMConfig) -> dict[str, int]:
