@@ -41,7 +41,7 @@ def split(tensor: Tensor, name: TensorName, num_ranks: int) -> list[Tensor]:
 
 
 def merge(pieces: Sequence[Tensor], name: TensorName) -> Tensor:
-    """The whole tensor of all ranks' pieces, in rank order; a replicated one is rank 0's. Inverse of split."""
+    """The whole tensor of the pieces, in rank order; a replicated one is rank 0's. Inverse of split."""
     if name.dim is None or len(pieces) == 1:
         return pieces[0]
     lengths = [length // len(pieces) for length in name.sections]
