@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -13,6 +14,23 @@ Stage = Literal["read", "image", "prompt", "generate", "worker"]
 FinishReason = Literal["stop", "length"]
 Template = Literal["base", "vqa", "chat_old", "chat"]  # SAT's names
 Dtype = Literal["float32", "float16", "bfloat16"]
+BeamScore = Literal["length", "sat"]
+Similarity = Literal["ngram", "edit", "embedding"]
+
+
+@dataclass(frozen=True)
+class PortfolioMember:
+    """One way of asking within a portfolio.
+
+    Args:
+        prompt: what to ask, {prompt} standing for the request's own; None asks that.
+        share: of num_candidates (of pool_size with a selector), relative to the other members'.
+        params: fields of GenerationParams that differ from the portfolio's own, strategy first of all.
+    """
+
+    prompt: str | None = None
+    share: float = 1.0
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -24,8 +42,21 @@ class GenerationParams:
         strategy: name of a registered decoding strategy.
         temperature: > 0; logits are divided by it. top_p: in (0, 1], 1 keeps all. top_k: 0 keeps all.
         min_p: in [0, 1]; drops tokens below min_p times the largest probability.
+        typical_p: in (0, 1], 1 keeps all (Meister et al. 2022, arXiv:2202.00666). eta_cutoff: in [0, 1), 0
+            keeps all (Hewitt et al. 2022, arXiv:2210.15191).
         repetition_penalty: > 0; 1 leaves logits alone (Keskar et al. 2019, arXiv:1909.05858).
-        num_beams: None means num_candidates. pool_size: None means 4 x num_candidates.
+        no_repeat_ngram_size: no generated n-gram of this size comes twice; 0 allows all.
+        num_beams: None means num_candidates. num_beam_groups, diversity_penalty: of diverse-beam.
+        length_penalty: beams are ranked by log-probability / tokens ** length_penalty. beam_score: sat takes
+            SAT's own length normalisation instead.
+        branch_length: tokens that branch chooses without replacement before it samples.
+        selector: name of a registered selector, which chooses num_candidates of pool_size; None: no pool.
+        pool_size: None means 4 x num_candidates.
+        similarity: of two texts, for selectors; embedding needs embedding_model, a local directory.
+        quality_weight: in [0, 1]; how much selectors care for quality rather than diversity.
+        resample_loops: how often a candidate that runs in a loop is drawn anew.
+        portfolio: of strategy portfolio: its members, which share num_candidates.
+        strategy_options: for strategies and selectors from elsewhere, which check them.
         max_new_tokens: tokens, end token included. min_new_tokens: no end token before that many.
         ignore_eos: the end token is an ordinary token, every candidate has max_new_tokens.
         seed: any integer; with the request's id it fixes every random number.
@@ -39,13 +70,24 @@ class GenerationParams:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    eta_cutoff: float = 0.0
     repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
     num_beams: int | None = None
     length_penalty: float = 1.0
+    beam_score: BeamScore = "length"
     num_beam_groups: int = 1
     diversity_penalty: float = 0.0
+    branch_length: int = 3
     pool_size: int | None = None
     selector: str | None = None
+    similarity: Similarity = "ngram"
+    embedding_model: str | None = None
+    quality_weight: float = 0.5
+    resample_loops: int = 0
+    portfolio: tuple[PortfolioMember, ...] = ()
+    strategy_options: Mapping[str, Any] = field(default_factory=dict)
     max_new_tokens: int = 128
     min_new_tokens: int = 0
     ignore_eos: bool = False

@@ -84,10 +84,10 @@ def cogvlm_backend() -> Backend:
     return Backend(_check_params, _check_model, _prepare, _open_engine)
 
 
-def _check_params(params: GenerationParams) -> object:
+def _check_params(params: GenerationParams) -> None:
     from cogbatch.engine import check_params
 
-    return check_params(params)
+    check_params(params)
 
 
 def _check_model(spec: ModelSpec) -> None:

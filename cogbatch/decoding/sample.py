@@ -33,7 +33,7 @@ class Sample:
         self, logprobs: torch.Tensor, state: State, t: int, rng: ItemRandom
     ) -> tuple[torch.Tensor, torch.Tensor]:
         warped = warp(logprobs, state.tokens, state.params)  # [R, V]
-        lanes = list(range(state.params.num_candidates)) if t == 0 else state.lanes
+        lanes = state.opened(state.params.num_candidates) if t == 0 else state.lanes
         noise = rng.gumbel(warped.shape[-1], purpose=Purpose.TOKEN, step=t, streams=lanes)  # [R', V]
         token = (warped + noise.to(warped.device)).argmax(-1)
         parent = torch.zeros_like(token) if t == 0 else torch.arange(len(lanes), device=token.device)

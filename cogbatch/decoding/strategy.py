@@ -44,6 +44,7 @@ class State:
         params: of this item. end_ids: tokens that end a row, empty with ignore_eos.
         tokens: [R, t] int64 on the CPU, generated so far by the rows alive.
         lanes: [R], fixed when the prompt is forked.
+        first_lanes: names of the rows that fork the prompt; None is 0, 1, ... What is drawn anew needs others.
         logprobs: [R] cumulative log-probabilities of the rows alive.
         finished: rows that ended, in the order in which they did.
         memory: whatever the strategy keeps.
@@ -55,12 +56,17 @@ class State:
     lanes: list[int] = field(default_factory=lambda: [0])
     logprobs: list[float] = field(default_factory=lambda: [0.0])
     finished: list[Hypothesis] = field(default_factory=list)
+    first_lanes: tuple[int, ...] | None = None
     memory: Any = None
 
     @property
     def step(self) -> int:
         """Tokens generated so far by each row alive."""
         return self.tokens.shape[1]
+
+    def opened(self, num_rows: int) -> list[int]:
+        """The lanes of the first num_rows rows that fork the prompt."""
+        return list(range(num_rows) if self.first_lanes is None else self.first_lanes[:num_rows])
 
     def allowed(self, logprobs: torch.Tensor) -> torch.Tensor:
         """Log-probabilities a strategy may choose from: no end token before min_new_tokens."""
@@ -76,7 +82,7 @@ class State:
         gained = logprobs[parent, token].tolist()
         parents, chosen = torch.stack([parent, token]).tolist()
         forking = self.step == 0
-        lanes = list(range(len(parents))) if forking else [self.lanes[row] for row in parents]
+        lanes = self.opened(len(parents)) if forking else [self.lanes[row] for row in parents]
         totals = [self.logprobs[row] + gain for row, gain in zip(parents, gained, strict=True)]
         tokens = torch.cat([self.tokens[parents], torch.tensor(chosen, dtype=torch.long)[:, None]], dim=1)
         last = tokens.shape[1] >= self.params.max_new_tokens

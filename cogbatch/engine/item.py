@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cogbatch.decoding.params import STRATEGIES
+from cogbatch.decoding.registry import strategy_named
 from cogbatch.decoding.rng import ItemRandom
 from cogbatch.decoding.strategy import Choice, State
 from cogbatch.engine.cache import ItemCache
@@ -35,7 +35,7 @@ class Item:
         self.request = request
         self.prompt = prompt
         self.cache = cache
-        self.strategy = STRATEGIES[prompt.params.strategy]
+        self.strategy = strategy_named(prompt.params.strategy)
         self.end_ids = end_ids
         self.state = State(
             params=prompt.params,

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from cogbatch.decoding.params import STRATEGIES, check_params
+from cogbatch.decoding.params import check_params
+from cogbatch.decoding.registry import strategy_named
 from cogbatch.errors import CogbatchError, ImageError, PromptError
 from cogbatch.images import load_image
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
@@ -34,7 +35,7 @@ class Prompt:
     @property
     def num_rows(self) -> int:
         """The most rows that it runs at a time."""
-        return STRATEGIES[self.params.strategy].num_rows(self.params)
+        return strategy_named(self.params.strategy).num_rows(self.params)
 
     @property
     def most_cached_tokens(self) -> int:
