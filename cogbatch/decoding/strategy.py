@@ -44,7 +44,7 @@ class State:
         params: of this item. end_ids: tokens that end a row, empty with ignore_eos.
         tokens: [R, t] int64 on the CPU, generated so far by the rows alive.
         lanes: [R], fixed when the prompt is forked.
-        first_lanes: names of the rows that fork the prompt; None is 0, 1, ... What is drawn anew needs others.
+        first_lanes: names of the rows that fork the prompt; None is 0, 1, ... (a second draw needs others).
         logprobs: [R] cumulative log-probabilities of the rows alive.
         finished: rows that ended, in the order in which they did.
         memory: whatever the strategy keeps.
