@@ -53,6 +53,9 @@ def parts(params: GenerationParams) -> tuple[Part, ...]:
         return (Part(strategy_named(params.strategy), run, source=params.strategy),)
     if not params.portfolio:
         raise ValueError("strategy 'portfolio' needs portfolio: a list of {prompt, share, params}")
+    for index, member in enumerate(params.portfolio):
+        if not (isinstance(member.share, int | float) and 0 < member.share < float("inf")):
+            raise ValueError(f"portfolio[{index}]: share is {member.share!r}: expected above 0")
     shares = apportion([member.share for member in params.portfolio], draws)
     return tuple(
         _member(index, member, params, num_candidates=share)

@@ -112,6 +112,17 @@ class ItemCache:
         moved[..., :filled, :] = self.suffix[:, :, parents, :, :filled]
         self.suffix = moved
 
+    def share_prefix(self, other: ItemCache, length: int) -> None:
+        """Takes the first `length` tokens of another item's prefix, which are the same."""
+        self.prefix[..., :length, :] = other.prefix[..., :length, :]
+        self.prefix_filled = length
+
+    def restart(self) -> None:
+        """Forgets all suffixes: the prompt's one row is back."""
+        self.suffix = self.suffix[:, :, :1, :, :0]
+        self.next_position -= self.suffix_filled
+        self.suffix_filled = 0
+
     @staticmethod
     def _attend_prefix(
         query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float

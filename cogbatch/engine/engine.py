@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from cogbatch.decoding.params import check_params
+from cogbatch.engine.answer import Answer
 from cogbatch.engine.intake import Intake
 from cogbatch.engine.item import Item
 from cogbatch.engine.loading import load_model, pick_device
-from cogbatch.engine.prompts import Prompt, prepare
+from cogbatch.engine.prompts import Task, prepare
 from cogbatch.engine.runner import Runner
 from cogbatch.model.directory import load_tokenizer
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
@@ -126,45 +127,45 @@ class Engine:
             ahead=_PREPARE_AHEAD,
             threads=_PREPARE_THREADS,
         )
-        items: list[Item] = []
-        waiting: tuple[GenerationRequest, Prompt | RequestError] | None = None
+        answers: list[Answer] = []
+        waiting: tuple[GenerationRequest, Task | RequestError] | None = None
         try:
             while True:
                 # Wait for work only when there is nothing to decode.
-                while waiting is not None or not items or intake.ready:
+                while waiting is not None or not answers or intake.ready:
                     if waiting is None:
                         try:
                             waiting = next(intake, None)
                         except Exception:  # of the source: what is in flight is finished first
-                            if not items:
+                            if not answers:
                                 raise
-                    if waiting is None or not self._fits(waiting[1], items):
+                    if waiting is None or not self._fits(waiting[1], answers):
                         break
                     started = self._start(*waiting)
                     waiting = None
                     if isinstance(started, RequestOutput):
                         yield started
                     else:
-                        items.append(started)
-                if not items:
+                        answers.append(started)
+                if not answers:
                     return
-                self._step([item for item in items if not item.is_done])
-                yield from (item.output(self._tokenizer) for item in items if item.is_done)
-                items = [item for item in items if not item.is_done]
+                self._step([item for answer in answers for item in answer.running])
+                yield from (answer.output(self._tokenizer) for answer in answers if answer.is_done)
+                answers = [answer for answer in answers if not answer.is_done]
         finally:
             intake.close()
 
-    def _fits(self, prompt: Prompt | RequestError, items: list[Item]) -> bool:
-        """Whether a prompt can join the items; the first always can."""
-        if isinstance(prompt, RequestError) or not items:
+    def _fits(self, task: Task | RequestError, answers: list[Answer]) -> bool:
+        """Whether a task can join what is being answered; the first always can."""
+        if isinstance(task, RequestError) or not answers:
             return True
-        rows = prompt.num_rows + sum(item.cache.num_rows for item in items)
-        cached = prompt.most_cached_tokens + sum(item.prompt.most_cached_tokens for item in items)
+        rows = task.num_rows + sum(item.cache.num_rows for answer in answers for item in answer.running)
+        cached = task.most_cached_tokens + sum(answer.task.most_cached_tokens for answer in answers)
         return rows <= self._max_rows and (
             self._max_cached_tokens is None or cached <= self._max_cached_tokens
         )
 
-    def _prepare(self, request: GenerationRequest, params: GenerationParams) -> Prompt | RequestError:
+    def _prepare(self, request: GenerationRequest, params: GenerationParams) -> Task | RequestError:
         return prepare(
             request,
             params,
@@ -173,18 +174,27 @@ class Engine:
             template_version=self._template_version,
         )
 
-    def _start(self, request: GenerationRequest, prompt: Prompt | RequestError) -> Item | RequestOutput:
-        """Prefills a request and lets its strategy choose the first tokens."""
-        if isinstance(prompt, RequestError):
+    def _start(self, request: GenerationRequest, task: Task | RequestError) -> Answer | RequestOutput:
+        """Prefills the prompts of a request and lets their strategies choose the first tokens."""
+        if isinstance(task, RequestError):
             self._on_progress(0)
-            return RequestOutput(id=request.id, error=prompt, tag=request.tag)
+            return RequestOutput(id=request.id, error=task, tag=request.tag)
         started = time.perf_counter()
-        cache, logprobs = self._runner.prefill(
-            prompt.ids, prompt.token_types, prompt.pixels, max_new_tokens=prompt.params.max_new_tokens
-        )
-        item = Item(request, prompt, cache, end_ids=self._end_ids, started=started)
-        self._on_progress(item.choose(logprobs))
-        return item
+        items: list[Item] = []
+        for index, prompt in enumerate(task.prompts):
+            cache, logprobs = self._runner.prefill(
+                prompt.ids,
+                prompt.token_types,
+                task.pixels,
+                max_new_tokens=prompt.part.params.max_new_tokens,
+                same_image=items[0].cache if items else None,
+            )
+            # Members of a portfolio that ask the same must not draw the same.
+            stream = f"{request.id}\x00{index}" if index else request.id
+            item = Item(prompt, cache, logprobs, end_ids=self._end_ids, seed=task.params.seed, stream=stream)
+            self._on_progress(item.start())
+            items.append(item)
+        return Answer(request, task, items, end_ids=self._end_ids, started=started)
 
     def _step(self, items: list[Item]) -> None:
         """Decodes one token of every row of the items."""
@@ -194,7 +204,7 @@ class Engine:
         logprobs = self._runner.decode(
             tokens,
             [item.cache for item in items],
-            deterministic=any(item.prompt.params.deterministic for item in items),
+            deterministic=any(item.prompt.part.params.deterministic for item in items),
         )
         chosen, start = 0, 0
         for item in items:

@@ -1,58 +1,84 @@
-"""One request in flight: its strategy, its state, its cache, and the output it ends as."""
+"""One run of a strategy in flight: its state, its cache, and what it has drawn."""
 
 from __future__ import annotations
 
 import math
-import time
-from typing import Any
 
 import torch
 
-from cogbatch.decoding.registry import strategy_named
+from cogbatch.decoding.loops import is_loop
 from cogbatch.decoding.rng import ItemRandom
 from cogbatch.decoding.strategy import Choice, State
 from cogbatch.engine.cache import ItemCache
 from cogbatch.engine.prompts import Prompt
-from cogbatch.types import Candidate, GenerationRequest, RequestError, RequestOutput
+from cogbatch.types import RequestError
+
+# Lanes of the n-th time that a lane is drawn anew: far from any lane of a first draw.
+_LANES_PER_ATTEMPT = 1 << 20
 
 
 class Item:
-    """A prefilled request whose rows are being decoded.
+    """A prefilled prompt whose rows are being decoded.
 
     Args:
-        end_ids: the model's end tokens. started: time.perf_counter() when its prefill began.
+        logprobs: [1, V] of the first token. end_ids: the model's end tokens.
+        stream: names the random numbers, with the seed.
     """
 
     def __init__(
         self,
-        request: GenerationRequest,
         prompt: Prompt,
         cache: ItemCache,
+        logprobs: torch.Tensor,
         *,
         end_ids: frozenset[int],
-        started: float,
+        seed: int,
+        stream: str,
     ) -> None:
-        self.request = request
         self.prompt = prompt
         self.cache = cache
-        self.strategy = strategy_named(prompt.params.strategy)
-        self.end_ids = end_ids
-        self.state = State(
-            params=prompt.params,
-            end_ids=frozenset() if prompt.params.ignore_eos else end_ids,
-        )
         self.error: RequestError | None = None
-        self.random = ItemRandom(prompt.params.seed, request.id)
-        self.started = started
+        self._strategy = prompt.part.strategy
+        self._first_logprobs = logprobs
+        self._end_ids = frozenset() if prompt.part.params.ignore_eos else end_ids
+        self._random = ItemRandom(seed, stream)
+        self._attempt = 0
+        self._draws: dict[int, Choice] = {}  # by first lane, where lanes are drawn anew
+        self._choices: list[Choice] | None = None
+        self.state = self._fork(None)
 
     @property
     def is_done(self) -> bool:
-        return self.error is not None or not self.state.lanes
+        return self.error is not None or self._choices is not None
+
+    @property
+    def choices(self) -> list[Choice]:
+        """What it came to, once it is done without error."""
+        assert self._choices is not None
+        return self._choices
+
+    def start(self) -> int:
+        """Lets the strategy choose the first tokens; returns how many it chose."""
+        return self.choose(self._first_logprobs)
 
     def choose(self, logprobs: torch.Tensor) -> int:
         """Lets the strategy choose from [R, V] log-probabilities, moves the cache; returns tokens chosen."""
+        try:
+            chosen = self._choose(logprobs)
+            while not self.state.lanes and self.error is None and not self.is_done:
+                chosen += self._finish()
+        except Exception as problem:  # strategies from elsewhere run here too; one must not end the batch
+            self.error = RequestError(
+                stage="generate",
+                type=type(problem).__name__,
+                message=f"strategy {self.prompt.part.params.strategy!r}: {problem}",
+            )
+            return 0
+        return chosen
+
+    def _choose(self, logprobs: torch.Tensor) -> int:
         state = self.state
-        parent, token = self.strategy.step(state.allowed(logprobs), state, state.step, self.random)
+        parent, token = self._strategy.step(state.allowed(logprobs), state, state.step, self._random)
         kept = state.advance(logprobs, parent, token)
         if any(
             math.isnan(total) for total in state.logprobs + [h.cumulative_logprob for h in state.finished]
@@ -67,39 +93,22 @@ class Item:
             self.cache.move_rows(kept)
         return int(token.numel())
 
-    def output(self, tokenizer: Any) -> RequestOutput:
-        """What the caller gets, once the item is done."""
-        candidates = () if self.error else self._candidates(tokenizer)
-        return RequestOutput(
-            id=self.request.id,
-            candidates=candidates,
-            error=self.error,
-            num_prompt_tokens=len(self.prompt.ids),
-            seconds=time.perf_counter() - self.started,
-            tag=self.request.tag,
-        )
+    def _finish(self) -> int:
+        """Takes the choices of a run that ended, or draws those again that ended in a loop."""
+        choices = self._strategy.finish(self.state)
+        attempts = self.prompt.part.params.resample_loops
+        if not attempts:
+            self._choices = choices
+            return 0
+        self._draws |= {choice.hypothesis.lane % _LANES_PER_ATTEMPT: choice for choice in choices}
+        looped = [lane for lane, choice in self._draws.items() if is_loop(choice.hypothesis.tokens)]
+        if not looped or self._attempt == attempts:
+            self._choices = [self._draws[lane] for lane in sorted(self._draws)]
+            return 0
+        self._attempt += 1
+        self.state = self._fork(tuple(lane + self._attempt * _LANES_PER_ATTEMPT for lane in sorted(looped)))
+        self.cache.restart()
+        return self._choose(self._first_logprobs)
 
-    def _candidates(self, tokenizer: Any) -> tuple[Candidate, ...]:
-        choices = self.strategy.finish(self.state)
-        return tuple(self._candidate(index, choice, tokenizer) for index, choice in enumerate(choices))
-
-    def _candidate(self, index: int, choice: Choice, tokenizer: Any) -> Candidate:
-        hypothesis, params = choice.hypothesis, self.prompt.params
-        return Candidate(
-            index=index,
-            text=decode_text(tokenizer, hypothesis.tokens, self.end_ids),
-            token_ids=hypothesis.tokens if params.return_token_ids else (),
-            cumulative_logprob=hypothesis.cumulative_logprob,
-            num_tokens=len(hypothesis.tokens),
-            finish_reason=hypothesis.finish_reason,
-            weight=choice.weight,
-            score=choice.score,
-            lane=hypothesis.lane,
-            source=params.strategy,
-        )
-
-
-def decode_text(tokenizer: Any, tokens: tuple[int, ...], end_ids: frozenset[int]) -> str:
-    """Text of the tokens without end tokens; ids for which the tokenizer has no piece decode to nothing."""
-    known = [token for token in tokens if token < len(tokenizer) and token not in end_ids]
-    return str(tokenizer.decode(known, skip_special_tokens=True)).strip()
+    def _fork(self, lanes: tuple[int, ...] | None) -> State:
+        return State(params=self.prompt.part.params, end_ids=self._end_ids, first_lanes=lanes)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from cogbatch.decoding.params import check_params
-from cogbatch.decoding.registry import strategy_named
+from cogbatch.decoding.parts import Part, parts
 from cogbatch.errors import CogbatchError, ImageError, PromptError
 from cogbatch.images import load_image
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
@@ -21,26 +21,45 @@ from cogbatch.types import GenerationParams, GenerationRequest, RequestError, St
 
 @dataclass(frozen=True)
 class Prompt:
-    """A request ready for prefill.
+    """What one run of a strategy continues.
 
-    ids, token_types: [S]. pixels: [3, px, px] or None. params: checked; the request's own or the call's, with
-    max_new_tokens cut to the room that the model's context leaves.
+    ids, token_types: [S]; type 1 marks boi, patches and eoi. part: its max_new_tokens is cut to the room that
+    the model's context leaves.
     """
 
     ids: list[int]
     token_types: list[int]
+    part: Part
+
+    @property
+    def num_rows(self) -> int:
+        """The most rows that it runs at a time."""
+        return self.part.strategy.num_rows(self.part.params)
+
+    @property
+    def most_cached_tokens(self) -> int:
+        """Tokens of keys and values that it may come to hold: the prompt once, new tokens for each row."""
+        return len(self.ids) + self.num_rows * self.part.params.max_new_tokens
+
+
+@dataclass(frozen=True)
+class Task:
+    """A request ready for prefill: one prompt, or several of a portfolio, about one image.
+
+    pixels: [3, px, px] or None. params: checked; the request's own or the call's.
+    """
+
+    prompts: tuple[Prompt, ...]
     pixels: torch.Tensor | None
     params: GenerationParams
 
     @property
     def num_rows(self) -> int:
-        """The most rows that it runs at a time."""
-        return strategy_named(self.params.strategy).num_rows(self.params)
+        return sum(prompt.num_rows for prompt in self.prompts)
 
     @property
     def most_cached_tokens(self) -> int:
-        """Tokens of keys and values that it may come to hold: the prompt once, new tokens for each row."""
-        return len(self.ids) + self.num_rows * self.params.max_new_tokens
+        return sum(prompt.most_cached_tokens for prompt in self.prompts)
 
 
 def prepare(
@@ -50,8 +69,8 @@ def prepare(
     tokenizer: Any,
     config: CogVLMConfig,
     template_version: str,
-) -> Prompt | RequestError:
-    """The request as a prompt, or why it cannot be one."""
+) -> Task | RequestError:
+    """The request as a task, or why it cannot be one."""
     stage: Stage = "generate"
     try:
         if request.params is not None:
@@ -64,14 +83,17 @@ def prepare(
         stage = "prompt"
         if not isinstance(request.prompt, str):
             raise PromptError(f"the prompt is {type(request.prompt).__name__}: expected a string")
-        ids, token_types = encode_prompt(
-            tokenizer,
-            render_prompt(template_version, request.prompt, request.history),
-            bos_token_id=config.bos_token_id,
-            pad_token_id=config.pad_token_id,
-            num_image_tokens=0 if pixels is None else config.num_image_tokens,
-        )
-        return Prompt(ids, token_types, pixels, _fit(params, ids, config))
+        prompts = []
+        for part in parts(params):
+            ids, token_types = encode_prompt(
+                tokenizer,
+                render_prompt(template_version, _wording(part, request.prompt), request.history),
+                bos_token_id=config.bos_token_id,
+                pad_token_id=config.pad_token_id,
+                num_image_tokens=0 if pixels is None else config.num_image_tokens,
+            )
+            prompts.append(Prompt(ids, token_types, _fit(part, ids, config)))
+        return Task(tuple(prompts), pixels, params)
     except (CogbatchError, ValueError) as problem:
         return RequestError(stage=stage, type=type(problem).__name__, message=str(problem))
     except Exception as problem:  # a bad request must not end the batch, whatever it breaks
@@ -79,8 +101,13 @@ def prepare(
         return RequestError(stage=stage, type=kind.__name__, message=f"{type(problem).__name__}: {problem}")
 
 
-def _fit(params: GenerationParams, ids: list[int], config: CogVLMConfig) -> GenerationParams:
-    """params with max_new_tokens cut to what the context of max_position_embeddings tokens leaves."""
+def _wording(part: Part, prompt: str) -> str:
+    # Not str.format: braces in prompts and questions are text.
+    return prompt if part.prompt is None else part.prompt.replace("{prompt}", prompt)
+
+
+def _fit(part: Part, ids: list[int], config: CogVLMConfig) -> Part:
+    """part with max_new_tokens cut to what the context of max_position_embeddings tokens leaves."""
     room = config.max_position_embeddings - len(ids)
     if room < 1:
         raise PromptError(
@@ -92,6 +119,8 @@ def _fit(params: GenerationParams, ids: list[int], config: CogVLMConfig) -> Gene
             f"token id {max(ids)} is outside the model's vocabulary of {config.vocab_size}: "
             "the tokenizer is not the one of this model"
         )
+    params = part.params
     if room >= params.max_new_tokens:
-        return params
-    return replace(params, max_new_tokens=room, min_new_tokens=min(params.min_new_tokens, room))
+        return part
+    shorter = replace(params, max_new_tokens=room, min_new_tokens=min(params.min_new_tokens, room))
+    return replace(part, params=shorter)

@@ -44,7 +44,13 @@ class Runner:
 
     @torch.inference_mode()
     def prefill(
-        self, ids: list[int], token_types: list[int], pixels: torch.Tensor | None, *, max_new_tokens: int
+        self,
+        ids: list[int],
+        token_types: list[int],
+        pixels: torch.Tensor | None,
+        *,
+        max_new_tokens: int,
+        same_image: ItemCache | None = None,
     ) -> tuple[ItemCache, torch.Tensor]:
         """The item's cache, filled with its prompt, and log-probabilities [1, V] of its first token.
 
@@ -54,6 +60,7 @@ class Runner:
         Args:
             ids, token_types: [S] prompt tokens; type 1 marks boi, patches and eoi.
             pixels: [3, px, px] normalised, None for text only.
+            same_image: of an item with these pixels, whose image part is taken over.
         """
         cache = ItemCache(
             num_layers=self.config.num_hidden_layers,
@@ -67,17 +74,21 @@ class Runner:
         id_row = torch.tensor([ids], device=self.device)
         types = torch.tensor([token_types], device=self.device)
         positions = image_positions(types)
-        features = None
-        if pixels is not None:
-            features = self.model.get_image_features(pixels[None].to(self.device))
-        embeds = self.model.model.embed(id_row, types, features)
-        border = len(ids) if features is None else 1 + features.shape[1]
+        border = 0 if pixels is None else 1 + self.config.num_image_tokens
+        if same_image is not None and border < len(ids):  # the last token's numbers are needed
+            cache.share_prefix(same_image, border)
         for start, end in ((0, border), (border, len(ids))):
-            if start == end:
+            if start == end or end <= cache.prefix_filled:
                 continue
-            spans = vision_spans(types[:, start:end])
+            features = None
+            if start < border and pixels is not None:
+                features = self.model.get_image_features(pixels[None].to(self.device))
+            own = types[:, start:end]
             hidden = self.model.model.run_layers(
-                embeds[:, start:end], positions[:, start:end], spans, cache.prefill
+                self.model.model.embed(id_row[:, start:end], own, features),
+                positions[:, start:end],
+                vision_spans(own),
+                cache.prefill,
             )
             cache.end_prefill_chunk(end - start)
         cache.next_position = int(positions[0, -1]) + 1
