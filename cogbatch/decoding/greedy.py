@@ -6,13 +6,14 @@ import torch
 
 from cogbatch.decoding.rng import ItemRandom
 from cogbatch.decoding.strategy import Choice, State
-from cogbatch.decoding.warpers import repetition_penalty
+from cogbatch.decoding.warpers import discourage_repetition
 from cogbatch.types import GenerationParams
 
 
 class Greedy:
-    uses: frozenset[str] = frozenset({"repetition_penalty"})
+    uses: frozenset[str] = frozenset({"repetition_penalty", "no_repeat_ngram_size"})
     distinct = False
+    nested = True
 
     def check(self, params: GenerationParams) -> None:
         if params.num_candidates > 1:
@@ -31,9 +32,7 @@ class Greedy:
         t: int,  # noqa: ARG002
         rng: ItemRandom,  # noqa: ARG002
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        penalty = state.params.repetition_penalty
-        scores = repetition_penalty(logprobs, state.tokens, penalty) if penalty != 1.0 else logprobs
-        token = scores.argmax(-1)
+        token = discourage_repetition(logprobs, state.tokens, state.params).argmax(-1)
         return torch.zeros_like(token), token
 
     def finish(self, state: State) -> list[Choice]:

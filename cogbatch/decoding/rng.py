@@ -21,7 +21,11 @@ _BELOW_ONE = 1 - 2.0**-24  # the float32 next to 1
 class Purpose(IntEnum):
     """What a number is used for; the values are part of what a seed means and never change."""
 
-    TOKEN = 0
+    TOKEN = 0  # the next token of a lane
+    PREFIX = 1  # the next token of a prefix; streams are prefix_stream
+    OFFSET = 2  # what the lanes of arithmetic sampling share
+    CODE = 3  # arithmetic sampling, once a lane is alone in its part of the distribution
+    BRANCH = 4  # the next token of a branch; streams are prefix_stream of its opening
 
 
 class ItemRandom:
@@ -53,6 +57,16 @@ class ItemRandom:
         """
         rows = np.stack([self.words(size, purpose=purpose, step=step, stream=stream) for stream in streams])
         return gumbel_of_words(rows)
+
+    def uniform(self, *, purpose: Purpose, step: int, stream: int) -> float:
+        """A number in [0, 1), uniform with 53 bits."""
+        return float(self.words(1, purpose=purpose, step=step, stream=stream)[0] >> np.uint64(11)) * 2.0**-53
+
+
+def prefix_stream(tokens: Sequence[int]) -> int:
+    """The stream of a token prefix: 64 bits of blake2b, so that it depends on nothing but the tokens."""
+    data = np.asarray(tokens, dtype="<i8").tobytes()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def gumbel_of_words(words: np.ndarray) -> torch.Tensor:

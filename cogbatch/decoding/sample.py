@@ -10,21 +10,17 @@ import torch
 
 from cogbatch.decoding.rng import ItemRandom, Purpose
 from cogbatch.decoding.strategy import Choice, State
-from cogbatch.decoding.warpers import warp
+from cogbatch.decoding.warpers import WARPER_FIELDS, require_choice, warp
 from cogbatch.types import GenerationParams
 
 
 class Sample:
-    uses: frozenset[str] = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty"})
+    uses: frozenset[str] = WARPER_FIELDS | {"resample_loops"}
     distinct = False
+    nested = True
 
     def check(self, params: GenerationParams) -> None:
-        for name, value in (("top_k", params.top_k), ("min_p", params.min_p)):
-            if params.num_candidates > 1 and value == 1:
-                raise ValueError(
-                    f"{name} = {value} leaves one token, so all {params.num_candidates} candidates "
-                    f"would be equal: change {name} (0 keeps all tokens) or ask for one candidate"
-                )
+        require_choice(params)
 
     def num_rows(self, params: GenerationParams) -> int:
         return params.num_candidates

@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cogbatch.decoding.rng import ItemRandom
 from cogbatch.types import FinishReason, GenerationParams
@@ -69,10 +71,20 @@ class State:
         return list(range(num_rows) if self.first_lanes is None else self.first_lanes[:num_rows])
 
     def allowed(self, logprobs: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities a strategy may choose from: no end token before min_new_tokens."""
+        """Log-probabilities a strategy may choose from: no end token before min_new_tokens.
+
+        A row that could do nothing but end may end.
+        """
         if self.step >= self.params.min_new_tokens or not self.end_ids:
             return logprobs
-        return logprobs.index_fill(1, torch.tensor(sorted(self.end_ids), device=logprobs.device), -torch.inf)
+        ends = torch.tensor(sorted(self.end_ids), device=logprobs.device)
+        return unless_empty(logprobs.index_fill(1, ends, -torch.inf), logprobs)
+
+    def ends(self, token: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the tokens chosen at this step end their rows, as end tokens or as the last ones."""
+        if self.step + 1 >= self.params.max_new_tokens:
+            return np.ones(token.shape, dtype=bool)
+        return np.isin(token, list(self.end_ids))
 
     def advance(self, logprobs: torch.Tensor, parent: torch.Tensor, token: torch.Tensor) -> list[int]:
         """Appends the chosen tokens, retires rows that ended, and returns the parents of those that live on.
@@ -100,21 +112,29 @@ class State:
         return [parents[row] for row in alive]
 
 
+def unless_empty(filtered: torch.Tensor, logprobs: torch.Tensor) -> torch.Tensor:
+    """filtered, but rows that it leaves without any token as they are in logprobs. Both [R, V]."""
+    return torch.where(filtered.amax(-1, keepdim=True) == -torch.inf, logprobs, filtered)
+
+
 class Strategy(Protocol):
     """How the tokens of one item are chosen. Stateless: everything between steps lives in State.
 
     uses: fields of GenerationParams that it reads, beyond the common ones (params.COMMON_FIELDS).
-    distinct: promises candidates with different texts, and so may deliver fewer than k.
+    distinct: promises candidates with different tokens, and so may deliver fewer than k. Different tokens may
+        still spell the same text: the engine drops those.
+    nested: promises that the candidates for a smaller k are the first of those for a larger one.
     """
 
     uses: frozenset[str]
     distinct: bool
+    nested: bool
 
     def check(self, params: GenerationParams) -> None:
         """Raises ValueError for params under which it cannot do what was asked."""
 
     def num_rows(self, params: GenerationParams) -> int:
-        """The most rows it runs at a time."""
+        """The most rows that live on after any step; a step may return more, if the others end with it."""
 
     def step(
         self, logprobs: torch.Tensor, state: State, t: int, rng: ItemRandom

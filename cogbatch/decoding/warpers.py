@@ -1,22 +1,40 @@
 """Filters from log-probabilities to log-probabilities; -inf drops a token. Pure functions, rows independent.
 
-Every filter keeps at least the most probable token of a row. R rows, V vocabulary.
+Every filter keeps at least one token of a row, and all but no_repeat_ngram and typical the most probable.
+R rows, V vocabulary.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 
+from cogbatch.decoding.strategy import unless_empty
 from cogbatch.types import GenerationParams
+
+WARPER_FIELDS = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "typical_p",
+        "eta_cutoff",
+        "repetition_penalty",
+        "no_repeat_ngram_size",
+    }
+)
+_ONE_TOKEN_TOP_P = 1e-6  # the best of up to a million tokens has at least this mass
 
 
 def warp(logprobs: torch.Tensor, tokens: torch.Tensor, params: GenerationParams) -> torch.Tensor:
     """The filters that params ask for, in the order users know from transformers.
 
-    Repetition penalty, temperature, top-k, top-p, min-p. logprobs: [R, V]. tokens: [R, t] generated so far.
+    Repetition penalty, no-repeat-ngram, temperature, top-k, top-p, min-p, typical, eta. Each sees what the
+    ones before it left. logprobs: [R, V]. tokens: [R, t] generated so far. Returns [R, V], not normalised.
     """
-    if params.repetition_penalty != 1.0:
-        logprobs = repetition_penalty(logprobs, tokens, params.repetition_penalty)
+    logprobs = discourage_repetition(logprobs, tokens, params)
     if params.temperature != 1.0:
         # From the best token down, so that it survives any temperature.
         logprobs = (logprobs - logprobs.max(-1, keepdim=True).values) / params.temperature
@@ -26,6 +44,37 @@ def warp(logprobs: torch.Tensor, tokens: torch.Tensor, params: GenerationParams)
         logprobs = top_p(logprobs, params.top_p)
     if params.min_p > 0.0:
         logprobs = min_p(logprobs, params.min_p)
+    if params.typical_p < 1.0:
+        logprobs = typical(logprobs, params.typical_p)
+    if params.eta_cutoff > 0.0:
+        logprobs = eta(logprobs, params.eta_cutoff)
+    return logprobs
+
+
+def require_choice(params: GenerationParams) -> None:
+    """Raises ValueError: several candidates from warpers that leave one token at every step."""
+    one_token = {
+        "top_k": params.top_k == 1,
+        "min_p": params.min_p == 1,
+        "top_p": params.top_p <= _ONE_TOKEN_TOP_P,
+    }
+    for name in one_token:
+        if params.num_candidates > 1 and one_token[name]:
+            raise ValueError(
+                f"{name} = {getattr(params, name)} leaves one token, so all {params.num_candidates} "
+                f"candidates would be equal: change {name} ({'1' if name == 'top_p' else '0'} keeps all "
+                "tokens) or ask for one candidate"
+            )
+
+
+def discourage_repetition(
+    logprobs: torch.Tensor, tokens: torch.Tensor, params: GenerationParams
+) -> torch.Tensor:
+    """The two filters that look at what was generated, for strategies that do without the others."""
+    if params.repetition_penalty != 1.0:
+        logprobs = repetition_penalty(logprobs, tokens, params.repetition_penalty)
+    if params.no_repeat_ngram_size > 0:
+        logprobs = no_repeat_ngram(logprobs, tokens, params.no_repeat_ngram_size)
     return logprobs
 
 
@@ -40,6 +89,24 @@ def repetition_penalty(logprobs: torch.Tensor, tokens: torch.Tensor, penalty: fl
         return logprobs
     tokens = tokens.to(logprobs.device)
     return logprobs.scatter(1, tokens, logprobs.gather(1, tokens) * penalty)
+
+
+def no_repeat_ngram(logprobs: torch.Tensor, tokens: torch.Tensor, n: int) -> torch.Tensor:
+    """Drops tokens that would complete an n-gram which the row has already.
+
+    tokens: [R, t] generated so far; n-grams of the prompt do not count. n: >= 1. A row in which everything is
+    forbidden is left alone. Paulus et al. 2018, arXiv:1705.04304.
+    """
+    length = tokens.shape[1]
+    if length < n:
+        return logprobs
+    seen = tokens.unfold(1, n, 1)  # [R, t - n + 1, n]
+    completes = (seen[:, :, :-1] == tokens[:, None, length - n + 1 :]).all(-1)
+    if not completes.any():
+        return logprobs
+    filtered = logprobs.clone()
+    filtered[completes.nonzero()[:, 0].to(logprobs.device), seen[completes][:, -1].to(logprobs.device)] = -torch.inf
+    return unless_empty(filtered, logprobs)
 
 
 def top_k(logprobs: torch.Tensor, k: int) -> torch.Tensor:
@@ -69,3 +136,33 @@ def min_p(logprobs: torch.Tensor, p: float) -> torch.Tensor:
     """
     floor = logprobs.max(-1, keepdim=True).values + torch.tensor(p).log()
     return logprobs.masked_fill(logprobs < floor, -torch.inf)
+
+
+def typical(logprobs: torch.Tensor, p: float) -> torch.Tensor:
+    """Keeps the tokens whose surprise is nearest to the entropy, until their mass reaches p.
+
+    p: in (0, 1]. Meister et al. 2022, arXiv:2202.00666.
+    """
+    normal = logprobs.log_softmax(-1)
+    distance = (-normal - _entropy(normal)).abs()
+    order = distance.argsort(dim=-1, stable=True)
+    ordered = normal.exp().gather(1, order)
+    drop = ordered.cumsum(-1) - ordered >= p  # by the mass of the tokens ahead
+    drop[:, 0] = False
+    return logprobs.masked_fill(torch.empty_like(drop).scatter_(1, order, drop), -torch.inf)
+
+
+def eta(logprobs: torch.Tensor, cutoff: float) -> torch.Tensor:
+    """Drops tokens less probable than min(cutoff, sqrt(cutoff) * exp(-entropy)), but for the best one.
+
+    cutoff: in (0, 1). Hewitt et al. 2022, arXiv:2210.15191.
+    """
+    normal = logprobs.log_softmax(-1)
+    floor = (0.5 * math.log(cutoff) - _entropy(normal)).clamp(max=math.log(cutoff))
+    floor = torch.minimum(floor, normal.max(-1, keepdim=True).values)
+    return logprobs.masked_fill(normal < floor, -torch.inf)
+
+
+def _entropy(normal: torch.Tensor) -> torch.Tensor:
+    """Normalised log-probabilities [R, V] -> their entropy [R, 1] in nats; dropped tokens count nothing."""
+    return torch.special.entr(normal.exp()).sum(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""From draws to candidates: pools and selectors, portfolios, loops that are drawn anew, errors of strategies."""
+"""From draws to candidates: pools and selectors, portfolios, loops drawn anew, errors of strategies."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -125,12 +125,8 @@ def test_a_portfolio_draws_what_its_members_would(engine: Engine) -> None:
 
 
 def test_members_that_ask_the_same_draw_differently(engine: Engine) -> None:
-    twice = GenerationParams(
-        num_candidates=4,
-        strategy="portfolio",
-        portfolio=(PortfolioMember(), PortfolioMember()),
-        temperature=2.0,
-    )
+    members = (PortfolioMember(), PortfolioMember())
+    twice = GenerationParams(num_candidates=4, strategy="portfolio", portfolio=members, temperature=2.0)
     texts = [candidate.text for candidate in answer(engine, replace(twice, max_new_tokens=8)).candidates]
     assert texts[:2] != texts[2:]
 
@@ -157,16 +153,24 @@ def test_a_shared_image_gives_the_same_numbers(text: str) -> None:
     assert first.next_position == second.next_position
 
 
-LOOPING = GenerationParams(num_candidates=6, max_new_tokens=60, temperature=0.25, ignore_eos=True)
+LOOPING = GenerationParams(num_candidates=6, max_new_tokens=60, ignore_eos=True)
 
 
-def test_loops_are_flagged_and_drawn_anew_as_often_as_asked(engine: Engine) -> None:
-    plain = answer(engine, LOOPING).candidates
+@pytest.fixture(scope="module")
+def stammering() -> Engine:
+    """About half of its candidates say one token again and again."""
+    model = tiny_model(initializer_range=0.02)
+    model.lm_head.weight.data.copy_(6 * model.model.embed_tokens.weight.data)
+    return Engine(model, ByteTokenizer())
+
+
+def test_loops_are_flagged_and_drawn_anew_as_often_as_asked(stammering: Engine) -> None:
+    plain = answer(stammering, LOOPING).candidates
     looped = [is_loop(candidate.token_ids) for candidate in plain]
     assert any(looped)
     assert not all(looped)
     assert [candidate.flags == ("loop",) for candidate in plain] == looped
-    again = answer(engine, replace(LOOPING, resample_loops=1)).candidates
+    again = answer(stammering, replace(LOOPING, resample_loops=1)).candidates
     for before, after, was_loop in zip(plain, again, looped, strict=True):
         if was_loop:
             assert after.lane == before.lane + (1 << 20)  # type: ignore[operator]
@@ -175,18 +179,20 @@ def test_loops_are_flagged_and_drawn_anew_as_often_as_asked(engine: Engine) -> N
             assert after == before
 
 
-def test_drawing_anew_does_not_depend_on_k(engine: Engine) -> None:
-    many = answer(engine, replace(LOOPING, resample_loops=3)).candidates
-    few = answer(engine, replace(LOOPING, resample_loops=3, num_candidates=3)).candidates
+def test_drawing_anew_does_not_depend_on_k(stammering: Engine) -> None:
+    many = answer(stammering, replace(LOOPING, resample_loops=3)).candidates
+    few = answer(stammering, replace(LOOPING, resample_loops=3, num_candidates=3)).candidates
     assert few == many[:3]
 
 
-def test_a_selector_takes_loops_only_where_it_must(engine: Engine) -> None:
-    pool = answer(engine, LOOPING).candidates
+def test_a_selector_takes_loops_only_where_it_must(stammering: Engine) -> None:
+    pool = answer(stammering, LOOPING).candidates
     sound = sum(not candidate.flags for candidate in pool)
-    some = answer(engine, replace(LOOPING, selector="longest", pool_size=6, num_candidates=sound)).candidates
+    some = answer(
+        stammering, replace(LOOPING, selector="longest", pool_size=6, num_candidates=sound)
+    ).candidates
     assert not any(candidate.flags for candidate in some)
-    every = answer(engine, replace(LOOPING, selector="longest", pool_size=6, num_candidates=6)).candidates
+    every = answer(stammering, replace(LOOPING, selector="longest", pool_size=6, num_candidates=6)).candidates
     assert any(candidate.flags for candidate in every)
 
 
