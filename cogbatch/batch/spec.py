@@ -6,10 +6,17 @@ import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from cogbatch.dataset.options import InputOptions
 from cogbatch.errors import JobError
@@ -65,13 +72,29 @@ class ErrorsSpec(_Section):
     stall_timeout_s: Annotated[float, Field(gt=0)] = 600
 
 
+def _with_preset(value: Any) -> Any:
+    """A preset's values under what else is given."""
+    if not isinstance(value, Mapping) or value.get("preset") is None:
+        return value
+    from cogbatch.engine import preset_values  # imports torch
+
+    return {**preset_values(str(value["preset"])), **{key: value[key] for key in value if key != "preset"}}
+
+
+Generation = Annotated[GenerationParams, BeforeValidator(_with_preset)]
+
+
+class _Generation(_Section):
+    generation: Generation
+
+
 class JobSpec(_Section):
     """Everything one job is asked to do."""
 
     name: Text = "job"
     model: ModelSpec
     input: InputOptions
-    generation: GenerationParams = GenerationParams()
+    generation: Generation = GenerationParams()
     output: OutputSpec
     cluster: ClusterSpec = ClusterSpec()
     errors: ErrorsSpec = ErrorsSpec()
@@ -102,9 +125,29 @@ def parse_spec(tree: Mapping[str, Any], *, where: str = "job spec") -> JobSpec:
     try:
         return JobSpec.model_validate(tree)
     except ValidationError as err:
-        mistakes = [_mistake(error) for error in err.errors()]
+        raise _all_mistakes(where, err) from None
+
+
+def parse_generation(
+    values: Mapping[str, Any], *, overrides: Sequence[str] = (), where: str = "generation"
+) -> GenerationParams:
+    """The parameters in a mapping like a job's section `generation`, with `key=value` overrides over it.
+
+    Raises JobError that lists every mistake; where: named in it.
+    """
+    tree = dict(values)
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return _Generation(generation=tree).generation  # type: ignore[arg-type] # validated there
+    except ValidationError as err:
+        raise _all_mistakes(where, err) from None
+
+
+def _all_mistakes(where: str, err: ValidationError) -> JobError:
+    mistakes = [_mistake(error) for error in err.errors()]
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    raise JobError(f"{where}: {count}: {'; '.join(mistakes)}")
+    return JobError(f"{where}: {count}: {'; '.join(mistakes)}")
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -147,11 +190,17 @@ def _keys(loc: tuple[str, ...]) -> list[str]:
     """Known keys of the section at loc; () is the top level."""
     kind: Any = JobSpec
     for part in loc:
-        field = kind.model_fields.get(part) if hasattr(kind, "model_fields") else None
-        kind = field.annotation if field else None
+        if hasattr(kind, "model_fields"):
+            field = kind.model_fields.get(part)
+            kind = field.annotation if field else None
+        elif dataclasses.is_dataclass(kind):
+            kind = get_type_hints(kind).get(part)
+        else:  # a member of a list
+            kind = next(iter(get_args(kind)), None)
     if hasattr(kind, "model_fields"):
         return list(kind.model_fields)
-    return [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    names = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    return ["preset", *names] if kind is GenerationParams else names
 
 
 def _names(keys: list[str]) -> str:

@@ -12,7 +12,10 @@ from cogbatch.cli.options import Debug, Json, Tokenizer, Version, percent, show
 from cogbatch.errors import CogbatchError
 from cogbatch.types import Dtype, GenerationParams, GenerationRequest
 
-DEFAULTS = GenerationParams()
+
+def _text(name: str, help_text: str) -> str:
+    """help_text with the default, which is not typer's: only what was given may override a preset."""
+    return f"{help_text} [default: {getattr(GenerationParams(), name)}]"
 
 
 @app.command(no_args_is_help=True)
@@ -23,21 +26,46 @@ def generate(
         str | None, typer.Option("--image", "-i", help="Path or URL. [default: none, text only]")
     ] = None,
     num_candidates: Annotated[
-        int, typer.Option("--num-candidates", "-n", "--num-return-sequences", help="How many answers.")
-    ] = DEFAULTS.num_candidates,
-    strategy: Annotated[str, typer.Option(help="sample or greedy.")] = DEFAULTS.strategy,
-    temperature: Annotated[float, typer.Option(help="Above 0.")] = DEFAULTS.temperature,
-    top_p: Annotated[float, typer.Option(help="In (0, 1]; 1 keeps all.")] = DEFAULTS.top_p,
-    top_k: Annotated[int, typer.Option(help="0 keeps all.")] = DEFAULTS.top_k,
-    min_p: Annotated[float, typer.Option(help="In [0, 1]; 0 keeps all.")] = DEFAULTS.min_p,
-    repetition_penalty: Annotated[float, typer.Option(help="1 is none.")] = DEFAULTS.repetition_penalty,
-    max_new_tokens: Annotated[int, typer.Option(help="End token included.")] = DEFAULTS.max_new_tokens,
-    min_new_tokens: Annotated[int, typer.Option(help="No end token before.")] = DEFAULTS.min_new_tokens,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Always max_new_tokens.")] = False,
-    seed: Annotated[int, typer.Option(help="Fixes every random number.")] = DEFAULTS.seed,
+        int | None,
+        typer.Option(
+            "--num-candidates",
+            "-n",
+            "--num-return-sequences",
+            help=_text("num_candidates", "How many answers."),
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings for a use, as in docs/strategies.md. [default: none]")
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(help=_text("strategy", "As in docs/strategies.md."))] = None,
+    selector: Annotated[
+        str | None, typer.Option(help="Chooses the answers out of a pool. [default: none]")
+    ] = None,
+    pool_size: Annotated[
+        int | None, typer.Option(help="Drawn for the selector. [default: 4 times the answers]")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help=_text("temperature", "Above 0."))] = None,
+    top_p: Annotated[float | None, typer.Option(help=_text("top_p", "In (0, 1]; 1 keeps all."))] = None,
+    top_k: Annotated[int | None, typer.Option(help=_text("top_k", "0 keeps all."))] = None,
+    min_p: Annotated[float | None, typer.Option(help=_text("min_p", "In [0, 1]; 0 keeps all."))] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help=_text("repetition_penalty", "1 is none."))
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help=_text("max_new_tokens", "End token included."))
+    ] = None,
+    min_new_tokens: Annotated[
+        int | None, typer.Option(help=_text("min_new_tokens", "No end token before."))
+    ] = None,
+    ignore_eos: Annotated[bool | None, typer.Option("--ignore-eos", help="Always max_new_tokens.")] = None,
+    seed: Annotated[int | None, typer.Option(help=_text("seed", "Fixes every random number."))] = None,
     deterministic: Annotated[
-        bool, typer.Option(help="Same candidates whatever else runs.")
-    ] = DEFAULTS.deterministic,
+        bool | None, typer.Option(help=_text("deterministic", "Same candidates whatever else runs."))
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other generation parameter; the value is YAML."),
+    ] = None,
     tokenizer: Tokenizer = None,
     version: Version = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Of the weights. [default: the model's own]")] = None,
@@ -49,22 +77,30 @@ def generate(
 
     \b
     cogbatch generate models/chat -i cat.jpg -p "Describe the image." -n 8 --temperature 0.9
-    cogbatch generate jobs/demo/checkpoint --tokenizer jobs/demo/tokenizer -i scene.png -p "How many shapes?"
+    cogbatch generate models/chat -i cat.jpg -p "Describe the image." -n 8 --preset training-data
     """
     del debug
-    params = GenerationParams(
-        num_candidates=num_candidates,
-        strategy=strategy,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens,
-        min_new_tokens=min_new_tokens,
-        ignore_eos=ignore_eos,
-        seed=seed,
-        deterministic=deterministic,
+    from cogbatch.batch.spec import parse_generation
+
+    given = {
+        "preset": preset,
+        "num_candidates": num_candidates,
+        "strategy": strategy,
+        "selector": selector,
+        "pool_size": pool_size,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "max_new_tokens": max_new_tokens,
+        "min_new_tokens": min_new_tokens,
+        "ignore_eos": ignore_eos,
+        "seed": seed,
+        "deterministic": deterministic,
+    }
+    params = parse_generation(
+        {name: value for name, value in given.items() if value is not None}, overrides=overrides or []
     )
     from cogbatch.checkpoint.directory import prepare_model
     from cogbatch.engine.engine import Engine

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cogbatch.batch.spec import load_spec, parse_spec
+from cogbatch.batch.spec import load_spec, parse_generation, parse_spec
 from cogbatch.errors import JobError
 from cogbatch.types import GenerationParams
 
@@ -122,3 +122,17 @@ def test_a_missing_file_is_named() -> None:
 def test_min_workers_above_max_workers_is_refused() -> None:
     with pytest.raises(JobError, match="min_workers 3 is above max_workers 2"):
         parse_spec({**MINIMAL, "cluster": {"min_workers": 3, "max_workers": 2}})
+
+
+def test_keys_of_a_portfolio_are_checked_too() -> None:
+    members = [{"prompts": "Describe it."}, {"prompt": "Why?", "share": "half"}]
+    with pytest.raises(JobError) as caught:
+        parse_generation({"strategy": "portfolio", "portfolio": members})
+    message = str(caught.value)
+    assert "unknown key generation.portfolio.0.prompts (did you mean prompt?)" in message
+    assert "generation.portfolio.1.share='half'" in message
+
+
+def test_generation_parameters_are_parsed_like_those_of_a_job() -> None:
+    params = parse_generation({"num_candidates": 3}, overrides=["temperature=0.5", "strategy=beam"])
+    assert params == GenerationParams(num_candidates=3, temperature=0.5, strategy="beam")
