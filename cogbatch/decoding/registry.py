@@ -13,13 +13,26 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from cogbatch.decoding.arithmetic import Arithmetic
+from cogbatch.decoding.beam import Beam
+from cogbatch.decoding.branch import Branch
+from cogbatch.decoding.diverse_beam import DiverseBeam
 from cogbatch.decoding.greedy import Greedy
 from cogbatch.decoding.sample import Sample
 from cogbatch.decoding.selector import Selector
+from cogbatch.decoding.selectors import SELECTORS
+from cogbatch.decoding.stochastic_beam import StochasticBeam
 from cogbatch.decoding.strategy import Strategy
 
-STRATEGIES: Mapping[str, Strategy] = {"greedy": Greedy(), "sample": Sample()}
-SELECTORS: Mapping[str, Selector] = {}
+STRATEGIES: Mapping[str, Strategy] = {
+    "greedy": Greedy(),
+    "sample": Sample(),
+    "arithmetic": Arithmetic(),
+    "stochastic-beam": StochasticBeam(),
+    "beam": Beam(),
+    "diverse-beam": DiverseBeam(),
+    "branch": Branch(),
+}
 
 
 def strategy_named(name: str) -> Strategy:

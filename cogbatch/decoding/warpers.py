@@ -105,7 +105,9 @@ def no_repeat_ngram(logprobs: torch.Tensor, tokens: torch.Tensor, n: int) -> tor
     if not completes.any():
         return logprobs
     filtered = logprobs.clone()
-    filtered[completes.nonzero()[:, 0].to(logprobs.device), seen[completes][:, -1].to(logprobs.device)] = -torch.inf
+    filtered[
+        completes.nonzero()[:, 0].to(logprobs.device), seen[completes][:, -1].to(logprobs.device)
+    ] = -torch.inf
     return unless_empty(filtered, logprobs)
 
 
