@@ -45,4 +45,4 @@ def ngrams(sequence: Sequence[str], n: int) -> list[tuple[str, ...]]:
     """The runs of n neighbours, in order; none when the sequence is shorter. Raises ValueError: n below 1."""
     if n < 1:
         raise ValueError(f"n is {n}, expected at least 1")
-    return [tuple(sequence[start : start + n]) for start in range(len(sequence) - n + 1)]
+    return list(zip(*(sequence[start:] for start in range(n)), strict=False))

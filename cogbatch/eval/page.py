@@ -22,6 +22,9 @@ LABELS = {
     "distinct_1": ("distinct-1", "different words per word, over an item's candidates", 3),
     "distinct_2": ("distinct-2", "the same of pairs of words", 3),
     "distinct_3": ("distinct-3", "the same of runs of three words", 3),
+    "self_bleu": ("self-BLEU", "0 to 100: each candidate against the others, low is diverse", 1),
+    "rouge_l_distance": ("1 − ROUGE-L", "mean over pairs: 0 all the same, 1 no word in common", 3),
+    "vendi_score": ("Vendi score", "how many different candidates in effect, by their n-grams", 2),
     "logprob_per_token": ("log-probability per token", "nats, under the model before warpers", 3),
     "num_tokens": ("length", "tokens, end token included", 1),
 }

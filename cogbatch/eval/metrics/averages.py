@@ -1,0 +1,89 @@
+"""Means over items of any metrics by name, with bootstrap intervals."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cogbatch.eval.metrics.item import METRICS, ItemMetrics
+
+RESAMPLES = 1000
+TAIL = 0.025  # of the resampled means lie below, and as many above, a 95 % interval
+
+
+@dataclass(frozen=True)
+class Average:
+    """The mean of one metric over items, with its 95 % interval.
+
+    Args:
+        num_items: those for which the metric is defined. mean: None when there are none.
+        low, high: percentile bootstrap over items; None with fewer than two items.
+    """
+
+    metric: str
+    num_items: int
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+def averages(
+    items: Iterable[ItemMetrics | Mapping[str, float | None]], *, seed: int = 0
+) -> tuple[Average, ...]:
+    """Every metric averaged over items, in the order in which they come. The same seed, the same intervals.
+
+    Items are resampled whole (percentile bootstrap, Efron 1979), so that all metrics see the same draws.
+
+    Args:
+        items: the values of each by name; one that is None, NaN or absent is not defined for that item.
+            Without any item the names are those of ItemMetrics.
+
+    Raises ValueError: an infinite value.
+    """
+    names, table = _table(items)
+    defined = ~np.isnan(table)
+    values = np.nan_to_num(table, copy=False)  # [N, M]
+    counts = defined.sum(axis=0)
+    rng = np.random.default_rng(seed)
+    means = np.full((RESAMPLES, len(names)), np.nan)
+    for resample in means if len(table) else ():
+        weights = np.bincount(rng.integers(len(table), size=len(table)), minlength=len(table))  # [N]
+        drawn = weights @ defined
+        np.divide(weights @ values, drawn, out=resample, where=drawn > 0)
+    return tuple(
+        _average(name, int(count), total, column[~np.isnan(column)])
+        for name, count, total, column in zip(names, counts, values.sum(axis=0), means.T, strict=True)
+    )
+
+
+def _table(
+    items: Iterable[ItemMetrics | Mapping[str, float | None]],
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """The names, and [N, M] their values, NaN where there is none."""
+    columns: dict[str, array[float]] = {}
+    num_items = 0
+    for item in items:
+        for name, value in (vars(item) if isinstance(item, ItemMetrics) else item).items():
+            column = columns.setdefault(name, array("d"))
+            column.extend([np.nan] * (num_items - len(column)))  # of the items that had no such name
+            column.append(np.nan if value is None else value)
+        num_items += 1
+    if not columns:
+        return METRICS, np.empty((0, len(METRICS)))
+    table = np.full((num_items, len(columns)), np.nan)
+    for place, (name, column) in enumerate(columns.items()):
+        table[: len(column), place] = column
+        if np.isinf(column).any():
+            row = np.flatnonzero(np.isinf(column))[0]
+            raise ValueError(f"{name} of item {row} is infinite: expected a finite number or None")
+    return tuple(columns), table
+
+
+def _average(name: str, count: int, total: float, means: NDArray[np.float64]) -> Average:
+    mean = float(total / count) if count else None
+    low, high = np.quantile(means, (TAIL, 1 - TAIL)).tolist() if count > 1 else (None, None)
+    return Average(name, count, mean, low, high)
