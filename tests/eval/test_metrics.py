@@ -34,7 +34,7 @@ def test_metrics_of_an_item_are_those_worked_out_by_hand() -> None:
     # (a quarter of 1/1) are in the others, so (2/3 * 1/4 * 1/4) ** (1/3).
     assert found.self_bleu == pytest.approx((200 + 100 * (1 / 24) ** (1 / 3)) / 3)
     assert found.rouge_l_distance == pytest.approx((0 + 1 / 3 + 1 / 3) / 3)
-    # The kernel of the two different texts: 2/3 for words, 0 for pairs and triples, and 0 where both are short.
+    # The kernel of the two different texts: 2/3 for words, 0 for pairs, for triples, and where short.
     share = (1 + math.sqrt(1 / 9 + 8 / 9 * (1 / 6) ** 2)) / 2
     entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
     assert found.vendi_score == pytest.approx(math.exp(entropy))
