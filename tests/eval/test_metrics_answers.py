@@ -21,8 +21,9 @@ from cogbatch.eval.metrics.answers import RESTORED
         ("ten", "10"),
         ("eleven", "eleven"),
         ("yes!", "yes"),
-        ("red, white", "red white"),  # a mark beside a blank is dropped
-        ("red,white", "red white"),  # inside a word it becomes one
+        ("red,white", "red white"),  # a mark inside a word becomes a blank,
+        ("red, white,blue", "red whiteblue"),  # but is dropped everywhere when it is beside one somewhere
+        ("left ,right,top", "left righttop"),
         ("well-lit", "well lit"),
         ("black/white", "black white"),
         ("1,000", "1000"),  # with a number like this all marks are dropped

@@ -90,7 +90,7 @@ def test_cider_of_a_reference_is_10_and_less_when_it_is_short() -> None:
 
 
 def test_cider_weighs_nothing_what_every_item_has() -> None:
-    """Only "a" is in both: of "a cat", "cat" and the pair have a weight, log 2 each; of "a dog" neither is there.
+    """Only "a" is in both items: "cat" and the pair weigh log 2 each; what weighs in "a dog" is not there.
 
     Words with a weight in "a cat sits" are "cat" and "sits": a cosine of 1 / sqrt(2), and so for the pairs.
     """

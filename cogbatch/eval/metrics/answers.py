@@ -65,8 +65,8 @@ def vqa_accuracy(answer: str, humans: Sequence[str]) -> float | None:
 def normalise_answer(text: str) -> str:
     """An answer as the VQA challenge compares it: "The two dogs." -> "2 dogs".
 
-    Punctuation is dropped where it touches a blank and becomes one inside a word; digits for zero to ten;
-    no articles; apostrophes that contractions lack. Ours beyond that: full-width forms (NFKC), Chinese
+    A punctuation mark becomes a blank, or is dropped when it touches one anywhere; digits for zero to ten; no
+    articles; apostrophes that contractions lack. Ours beyond that: full-width forms (NFKC), Chinese
     punctuation and curly apostrophes, and people's answers are treated in the same way as the model's.
     """
     text = " ".join(unicodedata.normalize("NFKC", text).replace("’", "'").split())

@@ -59,7 +59,8 @@ def pass_at_every_k(num_draws: int, num_correct: int) -> tuple[float, ...]:
     if not 0 <= num_correct <= num_draws:
         raise ValueError(f"num_correct is {num_correct}, expected 0 to num_draws ({num_draws})")
     wrong = num_draws - num_correct
-    missed = accumulate((max(wrong - i, 0) / (num_draws - i) for i in range(num_draws)), mul)
+    # Chance to draw wrong ones only; 0 for good once they are used up.
+    missed = accumulate(((wrong - i) / (num_draws - i) for i in range(num_draws)), mul)
     return tuple(1 - chance for chance in missed)
 
 
