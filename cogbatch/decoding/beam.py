@@ -3,7 +3,8 @@
 Each step ranks the continuations of all beams by log-probability. Those among the best num_beams that end
 are done; the best num_beams that do not end go on. The search is over when no live beam can still win: their
 log-probabilities only fall, so a bound on their scores at every length that is left is exact (transformers'
-early_stopping="never"). A wider search than k is num_beams > num_candidates.
+early_stopping="never"). One beam alone ends where it ends, which is greedy search. A wider search than k is
+num_beams > num_candidates.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ def search_step(
         done.sort(key=lambda entry: -entry[0])
         wanted = min(width, state.params.num_candidates)
         del done[wanted:]
-        if len(done) == wanted and _none_can_pass(done[-1][0], total[going], state):
+        over = len(done) == wanted and _none_can_pass(done[-1][0], total[going], state)
+        if over or (width == 1 and len(ending)):  # one beam takes the best continuation, whatever it is
             going = going[:0]
         num_finished += len(ending)
         chosen = np.concatenate([ending, going])

@@ -118,14 +118,17 @@ def honours_end_tokens(strategy: Strategy, options: Options) -> None:
             params = replace(sizes, **changes)  # type: ignore[arg-type]
             for choice in drive(strategy, params, Markov.random(5)):
                 tokens, reason = choice.hypothesis.tokens, choice.hypothesis.finish_reason
+                wrong_reason = f"{tokens} is called {reason!r}"
                 assert len(tokens) <= params.max_new_tokens, f"{len(tokens)} tokens"
                 if params.ignore_eos:
                     assert reason == "length", "it stopped in spite of ignore_eos"
                 else:
                     assert END not in tokens[:-1], f"{tokens} goes on after its end token {END}"
-                    assert (reason == "stop") == (tokens[-1] == END), f"{tokens} is called {reason!r}"
+                    assert (reason == "stop") == (tokens[-1] == END), wrong_reason
                     assert reason == "length" or len(tokens) > params.min_new_tokens, f"{tokens} is too short"
-                assert reason == "stop" or len(tokens) == params.max_new_tokens, f"{tokens} is called {reason!r}"
+                assert reason == "stop" or len(tokens) == params.max_new_tokens, (
+                    f"{tokens} is called {reason!r}"
+                )
 
 
 def reports_the_models_log_probabilities(strategy: Strategy, options: Options) -> None:
@@ -158,7 +161,9 @@ def nests(strategy: Strategy, options: Options) -> None:
     largest = [choice.hypothesis.tokens for choice in drive(strategy, sizes[-1], model)]
     for params in sizes[:-1]:
         fewer = [choice.hypothesis.tokens for choice in drive(strategy, params, model)]
-        assert fewer == largest[: params.num_candidates], f"k = {params.num_candidates}: {fewer}, not {largest}"
+        assert fewer == largest[: params.num_candidates], (
+            f"k = {params.num_candidates}: {fewer}, not {largest}"
+        )
 
 
 def survives_any_vocabulary(strategy: Strategy, options: Options) -> None:

@@ -1,19 +1,20 @@
-"""Laws of the strategies on toy models whose distributions are known exactly. No neural network."""
+"""Greedy and sample on a toy model whose distribution is known exactly, and params that make no sense.
+
+What holds for every strategy is in test_conformance.py.
+"""
 
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 import torch
 from scipy import stats
 
+from cogbatch.decoding.conformance import drive
 from cogbatch.decoding.params import check_params
-from cogbatch.decoding.registry import STRATEGIES, strategy_named
-from cogbatch.decoding.rng import ItemRandom
-from cogbatch.decoding.strategy import Choice, State
+from cogbatch.decoding.registry import strategy_named
+from cogbatch.decoding.strategy import Choice
 from cogbatch.types import GenerationParams
 
-END = 0
 # Next-token probabilities after token i (row) of a four-token language; token 0 ends.
 TABLE = torch.tensor(
     [[0.1, 0.2, 0.3, 0.4], [0.3, 0.1, 0.2, 0.4], [0.5, 0.25, 0.125, 0.125], [0.2, 0.6, 0.1, 0.1]]
@@ -23,52 +24,21 @@ TABLE = torch.tensor(
 def run(params: GenerationParams, item_id: str = "item", table: torch.Tensor = TABLE) -> list[Choice]:
     """Drives a strategy as the engine does; the first token follows token 0."""
     check_params(params)
-    strategy = strategy_named(params.strategy)
-    state = State(params=params, end_ids=frozenset() if params.ignore_eos else frozenset({END}))
-    random = ItemRandom(params.seed, item_id)
-    logprobs = table[:1].log()
-    while state.lanes:
-        parent, token = strategy.step(state.allowed(logprobs), state, state.step, random)
-        assert len(token) <= strategy.num_rows(params)
-        state.advance(logprobs, parent, token)
-        if state.lanes:
-            logprobs = table[state.tokens[:, -1]].log()
-    return strategy.finish(state)
 
+    def model(tokens: torch.Tensor) -> torch.Tensor:
+        return table[tokens[:, -1] if tokens.shape[1] else [0]].log()
 
-@pytest.mark.parametrize("name", sorted(STRATEGIES))
-def test_candidates_end_at_their_own_end_token(name: str) -> None:
-    k = 1 if name == "greedy" else 6
-    for choice in run(GenerationParams(num_candidates=k, strategy=name, max_new_tokens=5)):
-        tokens, reason = choice.hypothesis.tokens, choice.hypothesis.finish_reason
-        assert END not in tokens[:-1]
-        assert (tokens[-1] == END) == (reason == "stop")
-        assert reason == "stop" or len(tokens) == 5
-
-
-@pytest.mark.parametrize("name", sorted(STRATEGIES))
-def test_log_probabilities_are_the_models_own(name: str) -> None:
-    k = 1 if name == "greedy" else 6
-    warped = {} if name == "greedy" else {"temperature": 0.5, "top_k": 3}
-    for choice in run(GenerationParams(num_candidates=k, strategy=name, max_new_tokens=6, **warped)):
-        path = (0, *choice.hypothesis.tokens)
-        exact = sum(TABLE[a, b].log().item() for a, b in pairwise(path))
-        assert choice.hypothesis.cumulative_logprob == pytest.approx(exact, abs=1e-5)
-
-
-@pytest.mark.parametrize("name", sorted(STRATEGIES))
-def test_min_new_tokens_and_ignore_eos_hold(name: str) -> None:
-    k = 1 if name == "greedy" else 4
-    long = run(GenerationParams(num_candidates=k, strategy=name, max_new_tokens=9, min_new_tokens=4))
-    assert all(len(choice.hypothesis.tokens) >= 5 for choice in long)
-    full = run(GenerationParams(num_candidates=k, strategy=name, max_new_tokens=9, ignore_eos=True))
-    assert all(len(choice.hypothesis.tokens) == 9 for choice in full)
-    assert all(choice.hypothesis.finish_reason == "length" for choice in full)
+    return drive(strategy_named(params.strategy), params, model, item_id)
 
 
 def test_greedy_takes_the_most_probable_path() -> None:
     (choice,) = run(GenerationParams(strategy="greedy", max_new_tokens=4))
     assert choice.hypothesis.tokens == (3, 1, 3, 1)
+
+
+def test_greedy_repeats_no_ngram() -> None:
+    (choice,) = run(GenerationParams(strategy="greedy", max_new_tokens=5, no_repeat_ngram_size=2))
+    assert choice.hypothesis.tokens == (3, 1, 3, 0)  # 3 1 is there already: of the others, 0 is the best
 
 
 def test_sample_always_delivers_k_with_repeats() -> None:
@@ -137,6 +107,23 @@ def warp_by_hand(row: torch.Tensor, warpers: dict[str, float]) -> list[float]:
         ({"strategy": "greedy", "num_candidates": 2}, "all of them would be equal"),
         ({"top_k": 1, "num_candidates": 2}, "would be equal"),
         ({"min_p": 1.0, "num_candidates": 2}, "would be equal"),
+        ({"top_p": 1e-7, "num_candidates": 2}, "top_p = 1e-07 leaves one token.*1 keeps all"),
+        ({"strategy": "arithmetic", "top_k": 1, "num_candidates": 2}, "would be equal"),
+        ({"strategy": "stochastic-beam", "top_k": 1, "num_candidates": 2}, "would be equal"),
+        ({"strategy": "branch", "top_k": 1, "num_candidates": 2}, "would be equal"),
+        (
+            {"strategy": "beam", "num_candidates": 4, "num_beams": 3},
+            "num_beams is 3: expected at least",
+        ),
+        ({"strategy": "beam", "temperature": 0.5}, "strategy 'beam' does not use temperature"),
+        (
+            {"strategy": "diverse-beam", "num_candidates": 4, "num_beam_groups": 3},
+            "multiple of num_beam_groups",
+        ),
+        (
+            {"strategy": "diverse-beam", "num_candidates": 4, "num_beam_groups": 2},
+            "groups would be equal",
+        ),
     ],
 )
 def test_params_that_make_no_sense_are_named(params: dict[str, object], message: str) -> None:
