@@ -60,7 +60,7 @@ class Digest:
 
 
 def digest_run(run: Run, *, max_items: int, seed: int = 0) -> Digest:
-    """Reads all parts once. Memory: about 150 bytes an item, the sample, and a bounded number of messages.
+    """Reads all parts once. Memory: about 200 bytes an item, the sample, and a bounded number of messages.
 
     Args:
         max_items: size of the sample, drawn uniformly; the same seed draws the same rows.

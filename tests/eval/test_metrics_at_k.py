@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cogbatch.decoding.registry import STRATEGIES
 from cogbatch.eval.metrics import (
     averages,
     check_draws,
@@ -139,6 +140,16 @@ def test_pass_at_k_refuses_draws_that_were_chosen_and_says_why(params: dict[str,
         check_draws(params)
     with pytest.raises(ValueError, match=reason):  # before the first row is asked for
         pass_rates([[True]], params)
+
+
+def test_pass_at_k_knows_every_bundled_strategy_and_refuses_those_that_promise_distinct_ones() -> None:
+    for name, strategy in STRATEGIES.items():
+        params = dataclasses.asdict(GenerationParams(strategy=name))
+        if strategy.distinct:
+            with pytest.raises(ValueError, match=f"strategy '{name}' delivers distinct candidates only"):
+                check_draws(params)
+        else:
+            check_draws(params)
 
 
 def test_a_strategy_from_elsewhere_is_accepted_when_it_is_said_to_draw_independently() -> None:
