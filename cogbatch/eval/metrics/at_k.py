@@ -12,8 +12,8 @@ from itertools import accumulate
 from operator import mul
 from typing import Any
 
-# Strategies that deliver every draw they make. Those of arithmetic are spread out rather than independent: its
-# mean is that of sample, its pass@k for k > 1 tends to be above, and holds for arithmetic alone.
+# Strategies that deliver every draw they make. Those of arithmetic are spread out, not independent: its mean
+# is that of sample, its pass@k for k > 1 tends to be above, and holds for arithmetic alone.
 DRAWING = frozenset({"sample", "arithmetic", "greedy"})
 CHOOSING = frozenset({"beam", "diverse-beam", "stochastic-beam", "branch"})
 PORTFOLIO = "portfolio"
