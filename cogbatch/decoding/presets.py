@@ -53,16 +53,16 @@ PRESETS: Mapping[str, Preset] = {
         },
         when="Alternatives of a word or a phrase: visual question answering, labels.",
         why=(
-            "A short answer is decided by its first tokens, where sampling repeats the likely one: branch draws "
-            "k different openings, likely ones sooner, and continues each at a low temperature."
+            "A short answer is decided by its first tokens, where sampling repeats the likely one: branch "
+            "draws k different openings, likely ones sooner, and continues each at a low temperature."
         ),
     ),
     "preference-pairs": Preset(
         {"num_candidates": 4, "strategy": "sample", "temperature": 1.0, "selector": "spread"},
         when="Chosen and rejected answers for DPO or a reward model, to be judged or paired as they come.",
         why=(
-            "Best first, worst last, qualities as far apart as the pool allows, so that any two make a pair with "
-            "a margin; quality is the model's own log-probability per token, which no judge has confirmed."
+            "Best first, worst last, qualities as far apart as the pool allows, so that any two make a pair "
+            "with a margin; quality is the model's own log-probability per token, which no judge confirmed."
         ),
     ),
     "sat-beam": Preset(

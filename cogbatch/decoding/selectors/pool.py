@@ -51,13 +51,14 @@ def rank(context: SelectionContext) -> list[int]:
     return list(first.values())
 
 
-def _place(context: SelectionContext, index: int) -> tuple[float, str, str, tuple[int, ...], int, str]:
+def _place(context: SelectionContext, index: int) -> tuple[float, str, str, tuple[int, ...], int, int, str]:
     candidate = context.pool[index]
     return (
         -float(context.quality[index]),
         context.texts[index],
         candidate.text,
         candidate.token_ids,
+        candidate.num_tokens,
         -1 if candidate.lane is None else candidate.lane,
         candidate.source or "",
     )
