@@ -3,21 +3,19 @@
 The laws of cogbatch.decoding.conformance on scripted models, and those that need the engine on a tiny one.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from random import Random
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from cogbatch import Engine, GenerationParams, GenerationRequest, RequestOutput
-from cogbatch.decoding.conformance import LAWS, Markov, Options, depends_on_its_item_alone, drive
+from cogbatch.decoding.conformance import LAWS
 from cogbatch.decoding.registry import STRATEGIES, strategy_named, strategy_names
-from cogbatch.decoding.rng import ItemRandom
-from cogbatch.decoding.sample import Sample
-from cogbatch.decoding.strategy import Choice, Hypothesis, State, Strategy
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
-from cogbatch.types import Candidate
+from cogbatch.model.processing_cogvlm import encode_prompt, preprocess_image
 from tests.tiny import ByteTokenizer, tiny_model
 
 WARPED = {"temperature": 0.8, "top_k": 9, "top_p": 0.95, "typical_p": 0.97, "no_repeat_ngram_size": 3}
@@ -47,3 +45,103 @@ def test_laws_of_scripted_models(law: Any, name: str, options: Mapping[str, Any]
 
 def test_every_bundled_strategy_has_options_of_its_own() -> None:
     assert set(OPTIONS) == set(STRATEGIES)
+
+
+def picture(seed: int) -> Image.Image:
+    return Image.frombytes("RGB", (60, 40), Random(seed).randbytes(60 * 40 * 3))
+
+
+# The model's end tokens: a tenth of its vocabulary, so that random weights end at all lengths.
+ENDS = [2, *range(10, 300, 10)]
+REQUESTS = [
+    GenerationRequest("a", None, "why?"),
+    GenerationRequest("b", picture(1), "what?"),
+    GenerationRequest("c", picture(1), "and this?"),
+    GenerationRequest("d", picture(2), "what?"),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> CogVLMForCausalLM:
+    return tiny_model(eos_token_id=ENDS)
+
+
+@pytest.fixture(scope="module")
+def engine(model: CogVLMForCausalLM) -> Engine:
+    return Engine(model, ByteTokenizer(), max_rows=11)  # two or three requests at a time
+
+
+def params(name: str, options: Mapping[str, Any], k: int = 4) -> GenerationParams:
+    """k candidates, or one of a strategy that gives no more."""
+    asked = GenerationParams(**{"max_new_tokens": 9, **options, "strategy": name, "num_candidates": k})
+    try:
+        strategy_named(name).check(asked)
+    except ValueError:
+        return params(name, options, k=1)
+    return asked
+
+
+def by_id(outputs: Iterator[RequestOutput]) -> dict[str, RequestOutput]:
+    return {output.id: output for output in outputs}
+
+
+def teacher_forced(model: CogVLMForCausalLM, request: GenerationRequest, tokens: Sequence[int]) -> float:
+    """Log-probability of tokens by one plain forward pass of the model."""
+    image = 0 if request.image is None else model.config.num_image_tokens
+    ids, types = encode_prompt(
+        ByteTokenizer(), request.prompt, bos_token_id=1, pad_token_id=0, num_image_tokens=image
+    )
+    with torch.no_grad():
+        logits = model(
+            torch.tensor([[*ids, *tokens]]),
+            token_type_ids=torch.tensor([[*types, *[0] * len(tokens)]]),
+            pixel_values=preprocess_image(request.image, 56)[None] if image else None,  # type: ignore[arg-type]
+        ).logits
+    logprobs = logits[0, len(ids) - 1 : -1].log_softmax(-1)
+    return float(logprobs.gather(1, torch.tensor(tokens)[:, None]).sum())
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_candidates_of_the_engine(
+    name: str, options: Mapping[str, Any], engine: Engine, model: CogVLMForCausalLM
+) -> None:
+    """k or fewer, distinct texts where promised, every row at its own end, the model's log-probabilities."""
+    asked, strategy = params(name, options), strategy_named(name)
+    outputs = by_id(engine.generate(REQUESTS, asked))
+    for request in REQUESTS:
+        output = outputs[request.id]
+        assert output.error is None
+        texts = [candidate.text for candidate in output.candidates]
+        assert 1 <= len(texts) <= asked.num_candidates
+        assert len(texts) == len(set(texts)) if strategy.distinct else len(texts) == asked.num_candidates
+        for candidate in output.candidates:
+            exact = teacher_forced(model, request, candidate.token_ids)
+            assert candidate.cumulative_logprob == pytest.approx(exact, abs=1e-4)
+            assert not set(candidate.token_ids[:-1]) & set(ENDS)
+            assert (candidate.finish_reason == "stop") == (candidate.token_ids[-1] in ENDS)
+            assert candidate.finish_reason == "stop" or candidate.num_tokens == asked.max_new_tokens
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_same_candidates_alone_batched_reordered_and_resumed(
+    name: str, options: Mapping[str, Any], engine: Engine, model: CogVLMForCausalLM
+) -> None:
+    asked = params(name, options)
+    batched = by_id(engine.generate(REQUESTS, asked))
+    assert by_id(engine.generate(REQUESTS[::-1], asked)) == batched
+    resumed = Engine(model, ByteTokenizer())
+    assert by_id(resumed.generate(REQUESTS[2:], asked)) == {key: batched[key] for key in ("c", "d")}
+    for request in REQUESTS:
+        assert next(resumed.generate([request], asked)) == batched[request.id]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_one_candidate_and_nesting_in_the_engine(
+    name: str, options: Mapping[str, Any], engine: Engine
+) -> None:
+    (many,) = engine.generate(REQUESTS[1:2], params(name, options))
+    (one,) = engine.generate(REQUESTS[1:2], params(name, options, k=1))
+    assert one.error is None
+    assert len(one.candidates) == 1
+    if strategy_named(name).nested:
+        assert one.candidates[0].token_ids == many.candidates[0].token_ids

@@ -4,8 +4,26 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import (
+    EtaLogitsWarper,
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
 
-from cogbatch.decoding.warpers import min_p, repetition_penalty, top_k, top_p, warp
+from cogbatch.decoding.warpers import (
+    eta,
+    min_p,
+    no_repeat_ngram,
+    repetition_penalty,
+    top_k,
+    top_p,
+    typical,
+    warp,
+)
 from cogbatch.types import GenerationParams
 
 LOGPROBS = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log()
@@ -68,3 +86,95 @@ def test_the_best_token_survives_any_temperature(temperature: float) -> None:
     assert warped.argmax() == 0
     assert warped.max() == 0
     assert not warped.isnan().any()
+
+
+def test_typical_keeps_what_is_nearest_to_the_entropy() -> None:
+    """.5 .25 .15 .1: entropy 1.208 nats; surprises .69 1.39 1.90 2.30 are .51 .18 .69 1.09 away from it."""
+    assert kept(typical(LOGPROBS, 0.2)) == [1]
+    assert kept(typical(LOGPROBS, 0.3)) == [0, 1]
+    assert kept(typical(LOGPROBS, 0.8)) == [0, 1, 2]
+    assert kept(typical(LOGPROBS, 1e-9)) == [1]
+
+
+def test_eta_drops_what_is_rare_for_the_entropy() -> None:
+    """exp(-1.208) is .299: at .3, sqrt(.3) * .299 = .164 is less than .3; at .01 both are, .01 itself."""
+    assert kept(eta(LOGPROBS, 0.3)) == [0, 1]
+    assert kept(eta(LOGPROBS, 0.01)) == [0, 1, 2, 3]
+    certain = torch.tensor([[0.97, 0.02, 0.01]]).log()  # entropy .154: sqrt(.0225) * .857 = .129 > .0225
+    assert kept(eta(certain, 0.0225)) == [0]
+    assert kept(eta(certain, 0.015)) == [0, 1]
+    assert kept(eta(torch.tensor([[0.6, 0.4]]).log(), 0.99)) == [0]  # the best stays, whatever the floor
+
+
+def test_no_ngram_comes_twice() -> None:
+    seen = torch.tensor([[1, 2, 3, 1, 2], [1, 2, 3, 3, 0]])
+    logprobs = LOGPROBS.expand(2, 4)
+    assert kept(no_repeat_ngram(logprobs, seen, 3)) == [0, 1, 2]  # 1 2 3 would come again
+    assert kept(no_repeat_ngram(logprobs, seen, 3)[1:]) == [0, 1, 2, 3]
+    assert kept(no_repeat_ngram(logprobs, seen, 1)) == [0]
+    assert kept(no_repeat_ngram(logprobs, seen[:, :2], 3)) == [0, 1, 2, 3]
+
+
+def test_a_row_that_may_not_go_on_at_all_is_left_alone() -> None:
+    seen = torch.tensor([[0, 1, 2, 3], [0, 0, 0, 0]])
+    filtered = no_repeat_ngram(LOGPROBS.expand(2, 4), seen, 1)
+    assert kept(filtered) == [0, 1, 2, 3]
+    assert kept(filtered[1:]) == [1, 2, 3]
+
+
+@given(st.integers(0, 1000), st.floats(0.05, 0.95), st.integers(1, 4), st.floats(0.3, 4.0))
+def test_filters_are_those_of_transformers(seed: int, p: float, n: int, spread: float) -> None:
+    """Where the definition is the same: all but repetition_penalty and the direction of ties."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = (spread * torch.randn(3, 20, generator=generator)).log_softmax(-1)
+    tokens = torch.randint(0, 4, (3, 9), generator=generator)
+    pairs = [
+        (TemperatureLogitsWarper(p), GenerationParams(temperature=p)),
+        (TopKLogitsWarper(n), GenerationParams(top_k=n)),
+        (TopPLogitsWarper(p), GenerationParams(top_p=p)),
+        (MinPLogitsWarper(p), GenerationParams(min_p=p)),
+        (TypicalLogitsWarper(p), GenerationParams(typical_p=p)),
+        (EtaLogitsWarper(p), GenerationParams(eta_cutoff=p)),
+        (NoRepeatNGramLogitsProcessor(n), GenerationParams(no_repeat_ngram_size=n)),
+    ]
+    for theirs, params in pairs:
+        expected = theirs(tokens, scores).softmax(-1)
+        torch.testing.assert_close(warp(scores, tokens, params).softmax(-1), expected)
+    together = GenerationParams(
+        no_repeat_ngram_size=n,
+        temperature=0.5 + p,
+        top_k=12,
+        top_p=p,
+        min_p=0.02,
+        typical_p=0.9,
+        eta_cutoff=0.05,
+    )
+    expected = scores
+    for theirs in (
+        NoRepeatNGramLogitsProcessor(n),
+        TemperatureLogitsWarper(0.5 + p),
+        TopKLogitsWarper(12),
+        TopPLogitsWarper(p),
+        MinPLogitsWarper(0.02),
+        TypicalLogitsWarper(0.9),
+        EtaLogitsWarper(0.05),
+    ):
+        expected = theirs(tokens, expected)
+    torch.testing.assert_close(warp(scores, tokens, together).softmax(-1), expected.softmax(-1))
+
+
+@given(st.integers(0, 100), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
+def test_every_filter_keeps_a_token_of_rows_with_dropped_ones(seed: int, p: float, cutoff: float) -> None:
+    logprobs = torch.randn(4, 6, generator=torch.Generator().manual_seed(seed))
+    for row in range(4):
+        logprobs[row, : row + 2] = -torch.inf
+    for filtered in (
+        top_p(logprobs, p),
+        min_p(logprobs, p),
+        top_k(logprobs, 1),
+        typical(logprobs, p),
+        eta(logprobs, cutoff),
+    ):
+        assert not filtered.isnan().any()
+        assert (filtered.amax(-1) > -torch.inf).all()
+        assert (filtered[logprobs == -torch.inf] == -torch.inf).all()
