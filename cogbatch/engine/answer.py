@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -105,7 +106,8 @@ def select(drawn: Sequence[Candidate], params: GenerationParams) -> list[Candida
     sound = [candidate for candidate in pool if "loop" not in candidate.flags]
     if len(sound) >= params.num_candidates:
         pool = sound
-    context = SelectionContext(pool, params)
+    times = Counter(normalise(candidate.text) for candidate in drawn)
+    context = SelectionContext(pool, params, counts=[times[normalise(each.text)] for each in pool])
     chosen = list(selector_named(str(params.selector)).select(pool, params.num_candidates, context))
     if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(len(pool))):
         raise ValueError(f"selector {params.selector!r} chose {chosen} out of a pool of {len(pool)}")

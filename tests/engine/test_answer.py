@@ -15,6 +15,7 @@ from cogbatch.decoding.loops import is_loop
 from cogbatch.decoding.parts import apportion, parts
 from cogbatch.decoding.sample import Sample
 from cogbatch.decoding.selector import SelectionContext
+from cogbatch.engine.answer import select
 from cogbatch.engine.runner import Runner
 from cogbatch.text import normalise
 from cogbatch.types import Candidate, PortfolioMember
@@ -66,6 +67,15 @@ def engine() -> Engine:
 def answer(engine: Engine, params: GenerationParams, *, prompt: str = "why?") -> RequestOutput:
     (output,) = engine.generate([GenerationRequest("a", IMAGE, prompt)], params)
     return output
+
+
+def test_a_selector_learns_how_often_each_text_was_drawn() -> None:
+    """Drawn once each, the cats agree; the dog, drawn four times, is what the model mostly says."""
+    texts = ["a cat", "one dog", "A cat.", "a big cat", "one dog", "One dog!", "one dog"]
+    drawn = [Candidate(0, text, (lane,), -1.0, 1, "stop", lane=lane) for lane, text in enumerate(texts)]
+    (chosen,) = select(drawn, GenerationParams(selector="mbr"))
+    assert chosen.text == "one dog"
+    assert (chosen.lane, chosen.score) == (1, pytest.approx(4 / 7))
 
 
 def test_a_selector_chooses_k_different_texts_out_of_the_pool(engine: Engine) -> None:
