@@ -115,7 +115,7 @@ def honours_end_tokens(strategy: Strategy, options: Options) -> None:
     """Each row ends at its own end token, not before min_new_tokens, or at max_new_tokens."""
     for sizes in _sizes(strategy, options):
         for changes in ({}, {"min_new_tokens": 4}, {"ignore_eos": True}, {"max_new_tokens": 1}):
-            params = replace(sizes, **changes)  # type: ignore[arg-type]
+            params = replace(sizes, **changes)
             for choice in drive(strategy, params, Markov.random(5)):
                 tokens, reason = choice.hypothesis.tokens, choice.hypothesis.finish_reason
                 wrong_reason = f"{tokens} is called {reason!r}"
@@ -173,7 +173,7 @@ def survives_any_vocabulary(strategy: Strategy, options: Options) -> None:
     for params in _sizes(strategy, options):
         for model in (Markov(torch.zeros(2, 1)), Markov.random(2), Markov(certain)):
             for changes in ({}, {"min_new_tokens": 3}, {"ignore_eos": True}):
-                for choice in drive(strategy, replace(params, **changes), model):  # type: ignore[arg-type]
+                for choice in drive(strategy, replace(params, **changes), model):
                     total = choice.hypothesis.cumulative_logprob
                     assert math.isfinite(total), f"{choice.hypothesis.tokens} has log-probability {total}"
         only = {choice.hypothesis.tokens for choice in drive(strategy, params, Markov(certain))}

@@ -3,7 +3,9 @@
 The laws of cogbatch.decoding.conformance on scripted models, and those that need the engine on a tiny one.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -12,8 +14,12 @@ import torch
 from PIL import Image
 
 from cogbatch import Engine, GenerationParams, GenerationRequest, RequestOutput
+from cogbatch.decoding.arithmetic import Arithmetic
 from cogbatch.decoding.conformance import LAWS
 from cogbatch.decoding.registry import STRATEGIES, strategy_named, strategy_names
+from cogbatch.decoding.rng import ItemRandom
+from cogbatch.decoding.sample import Sample
+from cogbatch.decoding.strategy import Choice, State
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 from cogbatch.model.processing_cogvlm import encode_prompt, preprocess_image
 from tests.tiny import ByteTokenizer, tiny_model
@@ -45,6 +51,88 @@ def test_laws_of_scripted_models(law: Any, name: str, options: Mapping[str, Any]
 
 def test_every_bundled_strategy_has_options_of_its_own() -> None:
     assert set(OPTIONS) == set(STRATEGIES)
+
+
+class DropsOne(Sample):
+    def finish(self, state: State) -> list[Choice]:
+        return super().finish(state)[1:]
+
+
+class CallsItselfDistinct(Sample):
+    distinct = True
+
+
+class MisnamesEnds(Sample):
+    def finish(self, state: State) -> list[Choice]:
+        return [Choice(replace(choice.hypothesis, finish_reason="stop")) for choice in super().finish(state)]
+
+
+class WarpsWhatItReports(Sample):
+    def finish(self, state: State) -> list[Choice]:
+        return [
+            Choice(replace(choice.hypothesis, cumulative_logprob=0.9 * choice.hypothesis.cumulative_logprob))
+            for choice in super().finish(state)
+        ]
+
+
+class CountsItsCalls(Sample):
+    calls = 0
+
+    def step(
+        self,
+        logprobs: torch.Tensor,
+        state: State,
+        t: int,
+        rng: ItemRandom,  # noqa: ARG002
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.calls += 1
+        return super().step(logprobs, state, t, ItemRandom(self.calls, "item"))
+
+
+class CallsItselfNested(Arithmetic):
+    nested = True
+
+
+class TakesTheImpossible(Sample):
+    def step(
+        self,
+        logprobs: torch.Tensor,
+        state: State,
+        t: int,
+        rng: ItemRandom,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().step(logprobs.clamp(min=-1.0), state, t, rng)
+
+
+class HidesNaN(Sample):
+    def finish(self, state: State) -> list[Choice]:
+        return [
+            choice for choice in super().finish(state) if not math.isnan(choice.hypothesis.cumulative_logprob)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("law", "broken"),
+    list(
+        zip(
+            LAWS,
+            (
+                DropsOne,
+                CallsItselfDistinct,
+                MisnamesEnds,
+                WarpsWhatItReports,
+                CountsItsCalls,
+                CallsItselfNested,
+                TakesTheImpossible,
+                HidesNaN,
+            ),
+            strict=True,
+        )
+    ),
+)
+def test_each_law_can_be_broken(law: Any, broken: type[Sample]) -> None:
+    with pytest.raises(AssertionError):
+        law(broken(), {})
 
 
 def picture(seed: int) -> Image.Image:
