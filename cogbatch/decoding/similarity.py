@@ -17,6 +17,9 @@ from cogbatch.text import normalise, tokens
 from cogbatch.types import Similarity
 
 Matrix = NDArray[np.float64]
+Places = NDArray[np.int64]
+
+_BLOCK = 4096  # columns: bounds memory where pools and texts are large
 
 
 def similarity_matrix(
@@ -41,10 +44,7 @@ def similarity_matrix(
     # Different texts only, sorted: rounding depends on places in a matrix, and so would on the texts' order.
     normalised = [normalise(text) for text in texts]
     different = sorted(set(normalised))
-    if kind == "embedding":
-        kernel = _cosine(embed(different, str(embedding_model)), shift=True)
-    else:
-        kernel = _KINDS[kind](different)
+    kernel = _KINDS[kind](different) if embedding_model is None else _embedding(different, embedding_model)
     kernel = np.clip((kernel + kernel.T) / 2, 0, 1)
     np.fill_diagonal(kernel, 1)
     place = {text: index for index, text in enumerate(different)}
@@ -83,8 +83,26 @@ def _ngram(texts: Sequence[str]) -> Matrix:
     grams = np.concatenate((after[after > 0], size + before * size + after))
     text_of = np.concatenate((np.array(rows)[after > 0], rows))
     kinds, columns = np.unique(grams, return_inverse=True)
-    cells = np.bincount(text_of * len(kinds) + columns, minlength=len(texts) * len(kinds))
-    return _cosine(cells.reshape(len(texts), len(kinds)).astype(np.float64))
+    cells, counts = np.unique(text_of * len(kinds) + columns, return_counts=True)
+    text_of, columns = np.divmod(cells, len(kinds))
+    squares = np.bincount(text_of, weights=counts**2)
+    # Most grams stand in one text only: they count in its length and in no product.
+    shared = np.bincount(columns)[columns] > 1
+    products = _products(text_of[shared], columns[shared], counts[shared], len(texts))
+    np.fill_diagonal(products, squares)
+    return products / np.sqrt(np.outer(squares, squares))
+
+
+def _products(rows: Places, columns: Places, counts: Places, n: int) -> Matrix:
+    """[n, n] inner products of n rows of counts, a block of columns at a time. Exact: they are integers."""
+    products = np.zeros((n, n))
+    kinds, columns = np.unique(columns, return_inverse=True)
+    for start in range(0, len(kinds), _BLOCK):
+        inside = (columns >= start) & (columns < start + _BLOCK)
+        block = np.zeros((n, min(_BLOCK, len(kinds) - start)))
+        block[rows[inside], columns[inside] - start] = counts[inside]
+        products += block @ block.T
+    return products
 
 
 def _edit(texts: Sequence[str]) -> Matrix:
@@ -100,15 +118,16 @@ def _edit(texts: Sequence[str]) -> Matrix:
     return raw if lowest >= 0 else (raw - lowest * identity) / (1 - lowest)
 
 
-def _cosine(vectors: Matrix, *, shift: bool = False) -> Matrix:
-    """[n, n] cosines of [n, d] vectors, 0 with a zero vector; with shift (1 + cosine) / 2, for negative ones.
+def _embedding(texts: Sequence[str], model: str) -> Matrix:
+    """(1 + cosine) / 2 of embeddings, the cosine with a zero vector being 0.
 
-    That is the mean of two kernels, one of them all ones, and so a kernel; cutting at 0 would give none.
+    The mean of two kernels, one of them all ones, and so a kernel; to cut cosines off at 0 would give none.
     """
-    products = vectors @ vectors.T  # of counts exact, so that no pair depends on the other texts
-    squares = np.where(products.diagonal() > 0, products.diagonal(), 1)
-    cosines: Matrix = products / np.sqrt(np.outer(squares, squares))
-    return (1 + cosines) / 2 if shift else cosines
+    vectors = embed(texts, model)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.where(lengths > 0, lengths, 1)
+    cosines: Matrix = unit @ unit.T
+    return (1 + cosines) / 2
 
 
 _KINDS: dict[str, Callable[[Sequence[str]], Matrix]] = {"ngram": _ngram, "edit": _edit}

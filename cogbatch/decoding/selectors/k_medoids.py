@@ -30,11 +30,6 @@ def k_medoids(pool: RankedPool, k: int) -> list[tuple[int, float]]:
     return [(medoids[index], float(own[index])) for index in order]
 
 
-def value(cover: Matrix, merit: Vector, medoids: list[int]) -> float:
-    """What a set of medoids is worth."""
-    return float(cover[medoids].max(axis=0).sum() + merit[medoids].sum())
-
-
 def _build(cover: Matrix, merit: Vector, k: int) -> list[int]:
     medoids: list[int] = []
     covered = np.zeros(cover.shape[1])
@@ -47,13 +42,21 @@ def _build(cover: Matrix, merit: Vector, k: int) -> list[int]:
 
 
 def _swap(cover: Matrix, merit: Vector, medoids: list[int]) -> list[int] | None:
-    """The medoids after the exchange of one that helps most; None if none helps."""
-    best, improved = value(cover, merit, medoids) + _SMALLEST_GAIN, None
-    for index in range(len(medoids)):
-        others = medoids[:index] + medoids[index + 1 :]
-        covered = cover[others].max(axis=0, initial=0.0)
-        worth = np.maximum(cover, covered).sum(axis=1) + merit + merit[others].sum()
-        worth[medoids] = -np.inf
-        if (place := int(worth.argmax())) not in medoids and worth[place] > best:
-            best, improved = float(worth[place]), [*others, place]
-    return improved
+    """The medoids after the exchange of one that helps most; None if none helps.
+
+    All exchanges at once, as what joining brings plus what leaving costs (Schubert and Rousseeuw 2019,
+    arXiv:1810.05691).
+    """
+    covered = cover[medoids]  # [k, n]
+    nearest = covered.argmax(axis=0)
+    first = covered.max(axis=0)
+    second = np.where(np.arange(len(medoids))[:, None] == nearest, 0, covered).max(axis=0)
+    joins = np.maximum(cover, first).sum(axis=1) - first.sum() + merit  # [n]
+    # [n, k]: the answers of a medoid that leaves go to their second nearest, or to the one that joins.
+    leaves = (np.maximum(cover, second) - np.maximum(cover, first)) @ np.eye(len(medoids))[nearest]
+    change = joins[:, None] + leaves - merit[medoids]
+    change[medoids] = -np.inf
+    place, index = np.unravel_index(change.argmax(), change.shape)
+    if change[place, index] <= _SMALLEST_GAIN:
+        return None
+    return [*medoids[:index], *medoids[index + 1 :], int(place)]
