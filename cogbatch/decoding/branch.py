@@ -43,8 +43,7 @@ class Branch:
         # The noise belongs to the opening: neither k nor the order of the rows matters.
         streams = [prefix_stream(row) for row in state.tokens[:, :length].tolist()]
         warped = warp(logprobs, state.tokens, state.params)  # [R, V]
-        noise = rng.gumbel(warped.shape[1], purpose=Purpose.BRANCH, step=t, streams=streams)
-        token = (warped + noise.to(warped.device)).argmax(-1)
+        token = rng.draw(warped, purpose=Purpose.BRANCH, step=t, streams=streams)
         return torch.arange(len(streams), device=token.device), token
 
     def finish(self, state: State) -> list[Choice]:

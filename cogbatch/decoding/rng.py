@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
+from functools import cache
 
 import numpy as np
 import torch
 
 _COUNTER_MODULUS = 1 << 256
 _BELOW_ONE = 1 - 2.0**-24  # the float32 next to 1
+_WORTH_A_THREAD = 8192  # words: 30 microseconds
 
 
 class Purpose(IntEnum):
@@ -55,8 +58,20 @@ class ItemRandom:
         -log(-log1p(-u)) with u in (0, 1): float32 resolves u near 0, where large noise (the winners) comes
         from, so the tail is exact. u is neither 0 nor 1: infinite noise would let a dropped token win.
         """
-        rows = np.stack([self.words(size, purpose=purpose, step=step, stream=stream) for stream in streams])
-        return gumbel_of_words(rows)
+
+        def row(stream: int) -> np.ndarray:
+            return _to_float32(self.words(size, purpose=purpose, step=step, stream=stream))
+
+        threads = torch.get_num_threads() if size >= _WORTH_A_THREAD else 1
+        rows = map(row, streams) if threads == 1 else _pool(threads).map(row, streams)
+        return _gumbel(torch.from_numpy(np.stack(list(rows))))
+
+    def draw(
+        self, logprobs: torch.Tensor, *, purpose: Purpose, step: int, streams: Sequence[int]
+    ) -> torch.Tensor:
+        """[len(streams)] tokens, one draw a stream, by Gumbel-max. logprobs: [1 or len(streams), V]."""
+        noise = self.gumbel(logprobs.shape[1], purpose=purpose, step=step, streams=streams)
+        return noise.to(logprobs.device).add_(logprobs).max(-1).indices
 
     def uniform(self, *, purpose: Purpose, step: int, stream: int) -> float:
         """A number in [0, 1), uniform with 53 bits."""
@@ -71,5 +86,30 @@ def prefix_stream(tokens: Sequence[int]) -> int:
 
 def gumbel_of_words(words: np.ndarray) -> torch.Tensor:
     """uint64 words -> float32 Gumbel noise of the same shape, always finite."""
-    uniform = torch.from_numpy((words | np.uint64(1)).astype(np.float32)).mul_(2.0**-64)
-    return uniform.clamp_(max=_BELOW_ONE).neg_().log1p_().neg_().log_().neg_()
+    return _gumbel(torch.from_numpy(_to_float32(words)))
+
+
+def _gumbel(floats: torch.Tensor) -> torch.Tensor:
+    """Words as float32, whose memory it takes, to noise."""
+    return floats.mul_(-(2.0**-64)).clamp_(min=-_BELOW_ONE).log1p_().neg_().log_().neg_()
+
+
+def _to_float32(words: np.ndarray) -> np.ndarray:
+    """The float32 nearest to each word, its last bit set: not 0.
+
+    By way of int64, for which processors have instructions: half of a word, with its last bit set in place of
+    those that are lost, rounds as the word does. Words below 2 ** 27 lack the bits for that.
+    """
+    half = words >> np.uint64(1)
+    half |= np.uint64(1)
+    floats = half.view(np.int64).astype(np.float32)
+    floats *= 2.0
+    if floats.min() < 2.0**27:
+        small = floats < 2.0**27
+        floats[small] = (words[small] | np.uint64(1)).astype(np.float32)
+    return floats
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="cogbatch-noise")

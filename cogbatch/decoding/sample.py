@@ -30,8 +30,7 @@ class Sample:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         warped = warp(logprobs, state.tokens, state.params)  # [R, V]
         lanes = state.opened(state.params.num_candidates) if t == 0 else state.lanes
-        noise = rng.gumbel(warped.shape[-1], purpose=Purpose.TOKEN, step=t, streams=lanes)  # [R', V]
-        token = (warped + noise.to(warped.device)).argmax(-1)
+        token = rng.draw(warped, purpose=Purpose.TOKEN, step=t, streams=lanes)
         parent = torch.zeros_like(token) if t == 0 else torch.arange(len(lanes), device=token.device)
         return parent, token
 

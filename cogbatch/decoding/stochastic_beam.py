@@ -90,7 +90,7 @@ def draw_step(
     warped = warp(logprobs, state.tokens, state.params).log_softmax(-1)  # [R, V]
     streams = [prefix_stream(row) for row in state.tokens.tolist()]
     noise = rng.gumbel(warped.shape[1], purpose=Purpose.PREFIX, step=state.step, streams=streams)
-    values, tokens = top_tokens(warped + noise.to(warped.device), count)  # [R, n]
+    values, tokens = top_tokens(noise.to(warped.device).add_(warped), count)  # [R, n]
     gained = warped.gather(1, torch.from_numpy(tokens).to(warped.device)).double().cpu().numpy()
     noisy = draws.total[:, None] + values
     if state.step > 0:  # the prompt itself has no noise to agree with

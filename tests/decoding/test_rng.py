@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cogbatch.decoding.rng import ItemRandom, Purpose, gumbel_of_words
+from cogbatch.decoding.rng import ItemRandom, Purpose, gumbel_of_words, prefix_stream
 
 ARGUMENTS = {"purpose": Purpose.TOKEN, "step": 3, "stream": 5}
 
@@ -81,8 +81,41 @@ def test_noise_is_finite_at_both_ends() -> None:
     assert noise.tolist() == sorted(noise.tolist(), reverse=True)
 
 
+def test_noise_is_that_of_the_nearest_float_of_each_word() -> None:
+    """Bit for bit, small words too: what a seed means does not depend on how words are converted."""
+    powers = [2**e + d for e in range(1, 64) for d in (-1, 0, 1, 2 ** max(e - 25, 0))]
+    words = np.array([0, 1, *powers, 2**64 - 1], dtype=np.uint64)
+    words = np.concatenate([words, ItemRandom(0, "item").words(100_000, **ARGUMENTS)])
+    uniform = torch.from_numpy((words | np.uint64(1)).astype(np.float32)) * 2.0**-64
+    exact = -(-torch.log1p(-uniform.clamp(max=1 - 2.0**-24))).log()
+    assert gumbel_of_words(words).equal(exact)
+
+
+def test_threads_change_no_number() -> None:
+    random = ItemRandom(0, "item")
+    streams, size = [3, 1, 2**63], 20_000
+    one = torch.cat(
+        [gumbel_of_words(random.words(size, purpose=Purpose.TOKEN, step=0, stream=s)) for s in streams]
+    )
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            together = random.gumbel(size, purpose=Purpose.TOKEN, step=0, streams=streams)
+            assert together.flatten().equal(one)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_any_id_has_its_numbers() -> None:
     assert ItemRandom(0, "\ud800").words(1, **ARGUMENTS) != ItemRandom(0, "").words(1, **ARGUMENTS)
+
+
+def test_uniform_numbers_and_prefix_streams_are_pinned() -> None:
+    random = ItemRandom(0, "item")
+    assert random.uniform(purpose=Purpose.TOKEN, step=0, stream=0) == (PINNED[0] >> 11) / 2**53
+    assert prefix_stream([]) == 0xB4B2797457A0A6E4
+    assert prefix_stream([1, 2]) != prefix_stream([2, 1])
 
 
 PINNED = [17039309682795723706, 3584060443640070618]
