@@ -67,6 +67,12 @@ def test_ngram_similarity_is_the_cosine_of_words_and_pairs() -> None:
     assert pair("red blue", "blue red", "ngram") == pytest.approx(2 / 5)  # order counts
 
 
+def test_long_texts_are_compared_as_short_ones_are() -> None:
+    """3,000 different words, the last changed: of 3,000 words and 3,001 pairs 2,999 of each are shared."""
+    words = [f"w{number}" for number in range(3000)]
+    assert pair(" ".join(words), " ".join([*words[:-1], "x"]), "ngram") == pytest.approx(5998 / 6001)
+
+
 def test_chinese_characters_are_words() -> None:
     assert pair("红猫", "红狗", "ngram") == pytest.approx(2 / 5)  # 红, ^红 of 红, 猫, ^红, 红猫, 猫$
     assert pair("你好", "你好啊", "edit") == pytest.approx(2 / 3)
