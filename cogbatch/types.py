@@ -16,6 +16,7 @@ Template = Literal["base", "vqa", "chat_old", "chat"]  # SAT's names
 Dtype = Literal["float32", "float16", "bfloat16"]
 BeamScore = Literal["length", "sat"]
 Similarity = Literal["ngram", "edit", "embedding"]
+Quality = Literal["logprob", "support"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class GenerationParams:
         selector: name of a registered selector, which chooses num_candidates of pool_size; None: no pool.
         pool_size: None means 4 x num_candidates.
         similarity: of two texts, for selectors; embedding needs embedding_model, a local directory.
+        quality: what selectors go by; logprob: the model's, per token; support: how far other draws agree.
         quality_weight: in [0, 1]; how much selectors care for quality rather than diversity.
         resample_loops: how often a candidate that runs in a loop is drawn anew.
         portfolio: of strategy portfolio: its members, which share num_candidates.
@@ -84,6 +86,7 @@ class GenerationParams:
     selector: str | None = None
     similarity: Similarity = "ngram"
     embedding_model: str | None = None
+    quality: Quality = "logprob"
     quality_weight: float = 0.5
     resample_loops: int = 0
     portfolio: tuple[PortfolioMember, ...] = ()

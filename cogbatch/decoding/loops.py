@@ -14,8 +14,8 @@ _GRAM = 4
 def is_loop(tokens: Sequence[int]) -> bool:
     """Whether some stretch is a run of REPEATS or more equal pieces of up to MAX_PERIOD tokens.
 
-    The stretch has at least MIN_TOKENS tokens, so "very, very, very" is none. It may lie anywhere: a text that
-    finds its way out of a loop is spoilt all the same.
+    The stretch has at least MIN_TOKENS tokens, so "very, very, very" is none. It may lie anywhere: a text
+    that finds its way out of a loop is spoilt all the same.
     """
     # Three equal pieces of 12 tokens and more repeat some 4-gram three times: most texts end here.
     grams = Counter(zip(*(tokens[start:] for start in range(_GRAM)), strict=False))

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from cogbatch.decoding.parts import PORTFOLIO, parts, pool_size
 from cogbatch.decoding.registry import selector_named, strategy_named, strategy_names
-from cogbatch.types import BeamScore, GenerationParams, Similarity
+from cogbatch.types import BeamScore, GenerationParams, Quality, Similarity
 
 # Read by the engine itself, whatever the strategy.
 COMMON_FIELDS = frozenset(
@@ -56,7 +56,11 @@ _NUMBERS: dict[str, Range] = {
     "diversity_penalty": (lambda v: v >= 0 and math.isfinite(v), "0 or more"),
     "quality_weight": (lambda v: 0 <= v <= 1, "in [0, 1]"),
 }
-_CHOICES = {"beam_score": get_args(BeamScore), "similarity": get_args(Similarity)}
+_CHOICES = {
+    "beam_score": get_args(BeamScore),
+    "similarity": get_args(Similarity),
+    "quality": get_args(Quality),
+}
 _SWITCHES = ("ignore_eos", "deterministic", "return_token_ids")
 _MAY_BE_NONE = frozenset({"num_beams", "pool_size"})
 

@@ -27,12 +27,14 @@ PRESETS: Mapping[str, Preset] = {
             "resample_loops": 2,
             "selector": "dpp",
             "similarity": "ngram",
+            "quality": "support",
             "quality_weight": 0.5,
         },
         when="Captions and answers to train on: many different texts per image, each of them good.",
         why=(
             "Further rows cost little beside the prefill, so four times as many are drawn, and the selector "
-            "keeps texts that differ from one another and that the model finds likely; loops are drawn anew."
+            "keeps texts that differ from one another while each says what other draws say too; loops are "
+            "drawn anew."
         ),
     ),
     "evaluation": Preset(

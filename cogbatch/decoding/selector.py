@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cogbatch.decoding.similarity import similarity_matrix
+from cogbatch.decoding.support import support
 from cogbatch.text import normalise
 from cogbatch.types import Candidate, GenerationParams
 
@@ -48,12 +49,16 @@ class SelectionContext:
 
     @cached_property
     def quality(self) -> NDArray[np.float64]:
-        """[n] log-probability per token, in nats, under the model before warpers; at least LOWEST_QUALITY.
+        """[n] how good each text is, by params.quality; 0 is the best that there is.
 
-        Per token, because the sum calls every short text better than every long one. The mean has a bias of
-        its own, a weak one: long texts pay once for their end token and have more that follows from what
-        was said, repetition above all. Loops are flagged and left out before a selector sees them.
+        support: see there. logprob: log-probability per token, in nats, under the model before warpers, at
+        least LOWEST_QUALITY. Per token, because the sum calls every short text better than every long one.
+        The mean has a bias of its own, a weak one: long texts pay once for their end token and have more that
+        follows from what was said, repetition above all. Loops are flagged and left out before a selector
+        sees them.
         """
+        if self.params.quality == "support":
+            return support(self.texts)
         each = np.array([c.cumulative_logprob / max(c.num_tokens, 1) for c in self.pool], dtype=np.float64)
         return np.nan_to_num(each, nan=LOWEST_QUALITY, posinf=0.0).clip(LOWEST_QUALITY, 0.0)
 

@@ -14,13 +14,14 @@ from cogbatch.decoding.selectors.spread import quality_spread
 from cogbatch.decoding.selectors.top import best_quality
 
 _SIMILARITY = frozenset({"similarity", "embedding_model"})
-_TRADE_OFF = _SIMILARITY | {"quality_weight"}
+_QUALITY = frozenset({"quality"})
+_TRADE_OFF = _SIMILARITY | _QUALITY | {"quality_weight"}
 
 SELECTORS: Mapping[str, Selector] = {
     "dpp": RuleSelector(greedy_map, uses=_TRADE_OFF),
     "mmr": RuleSelector(marginal_relevance, uses=_TRADE_OFF),
     "k-medoids": RuleSelector(k_medoids, uses=_TRADE_OFF),
     "mbr": RuleSelector(minimum_bayes_risk, uses=_SIMILARITY),
-    "top": RuleSelector(best_quality, uses=frozenset()),
-    "spread": RuleSelector(quality_spread, uses=frozenset()),
+    "top": RuleSelector(best_quality, uses=_QUALITY),
+    "spread": RuleSelector(quality_spread, uses=_QUALITY),
 }

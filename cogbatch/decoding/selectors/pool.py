@@ -24,7 +24,7 @@ class RankedPool:
     candidates and not on their places in the pool, to the last bit.
 
     Args:
-        quality: [n] nats per token, falling. similarity: [n, n], a kernel with ones on the diagonal.
+        quality: [n] in nats, falling: see SelectionContext. similarity: [n, n], a kernel with ones on the diagonal.
         share: [n] of the model's answers that each text stands for, as far as the pool tells; adds up to 1.
         quality_weight: in [0, 1].
     """
@@ -39,7 +39,7 @@ class RankedPool:
 
     @cached_property
     def relevance(self) -> Vector:
-        """[n] in [0, 1], to be weighed against similarities: the geometric mean of token probabilities."""
+        """[n] in [0, 1], to be weighed against similarities: quality as a probability or a share."""
         return np.exp(self.quality)
 
 
