@@ -9,7 +9,8 @@ import pytest
 
 from cogbatch.decoding.params import check_params
 from cogbatch.decoding.presets import PRESETS, Preset, preset, preset_values
-from cogbatch.decoding.registry import SELECTORS, strategy_named
+from cogbatch.decoding.registry import SELECTORS, STRATEGIES, strategy_named
+from cogbatch.decoding.warpers import WARPER_FIELDS
 from cogbatch.types import GenerationParams
 
 DOCS = (Path(__file__).parents[2] / "docs/strategies.md").read_text()
@@ -81,3 +82,18 @@ def test_every_selector_is_documented_with_what_it_reads() -> None:
     assert sorted(rows) == sorted(SELECTORS)
     for name, reads in rows.items():
         assert set(re.findall(r"`(\w+)`", reads)) == SELECTORS[name].uses - {"embedding_model"}, name
+
+
+def test_every_strategy_is_documented_with_what_it_reads() -> None:
+    section = DOCS.partition("\n## Strategies\n")[2].partition("\n#")[0]
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| .* \|(.*?)\|$", section, flags=re.MULTILINE))
+    assert set(rows) == {*STRATEGIES, "portfolio"}
+    for name, strategy in STRATEGIES.items():
+        reads = set(re.findall(r"`(\w+)`", rows[name]))
+        if rows[name].strip().startswith("as `beam`"):
+            reads |= STRATEGIES["beam"].uses - {"beam"}
+        assert reads - {"beam"} | WARPER_FIELDS >= strategy.uses, name
+        assert reads - {"beam"} <= strategy.uses, name
+    assert set(
+        re.findall(r"`(\w+)`", section.partition("The warpers, in this order")[2].partition(".")[0])
+    ) == (WARPER_FIELDS)

@@ -24,7 +24,7 @@ class RankedPool:
     candidates and not on their places in the pool, to the last bit.
 
     Args:
-        quality: [n] in nats, falling: see SelectionContext. similarity: [n, n], a kernel with ones on the diagonal.
+        quality: [n] in nats, falling; see SelectionContext. similarity: [n, n], a kernel, its diagonal 1.
         share: [n] of the model's answers that each text stands for, as far as the pool tells; adds up to 1.
         quality_weight: in [0, 1].
     """
