@@ -165,7 +165,7 @@ def _made_once(cache: Path, kind: str, identity: object, make: Callable[[Path], 
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / f"{target.name}.lock"):
         if not target.is_dir():
-            remove_leftovers(target)
+            remove_leftovers(target, only_writer=True)
             make(target)
     return target
 
