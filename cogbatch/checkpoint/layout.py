@@ -116,6 +116,8 @@ def write_manifest(
         "merged": [dict(item) for item in merged],
         "dropped": list(dropped),
         "notes": list(notes),
+        # What the tensors alone do not say: a lost config.json can be written again.
+        "config": json.loads((folder / "config.json").read_text(encoding="utf-8")),
         "files": weights.files | {f.name: file_sha256(f) for f in others},
     }
     _write_json(folder / MANIFEST, manifest)

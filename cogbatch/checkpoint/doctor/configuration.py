@@ -11,6 +11,7 @@ from cogbatch.checkpoint.doctor.finding import Finding
 from cogbatch.checkpoint.doctor.geometry import disagreements
 from cogbatch.checkpoint.doctor.state import CONFIG, State
 from cogbatch.checkpoint.layout import write_config
+from cogbatch.checkpoint.manifest import MANIFEST
 from cogbatch.checkpoint.names import is_rotary
 
 GENERATION_CONFIG = "generation_config.json"
@@ -40,11 +41,13 @@ def find_unusable_config(state: State) -> Finding | None:
             "run it again (in SAT's model_config.json: num_attention_heads, also inside eva_args)",
         )
     template = "" if "template_version" in state.values else "; template chat is assumed"
+    recorded = (state.manifest or {}).get("config") is not None
+    source = MANIFEST if recorded else "the tensors' shapes and what all published models share"
     return Finding(
         "config",
         what,
         "nobody can load the model",
-        f"writes a complete {CONFIG} from the tensors' shapes and what all published models share{template}",
+        f"writes a complete {CONFIG} from {source}{template}",
         (CONFIG, GENERATION_CONFIG),
         lambda changes: _write(state, changes),
     )

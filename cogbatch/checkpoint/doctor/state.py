@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ _CLASS = "CogVLMForCausalLM"
 
 @dataclass(frozen=True)
 class State:
-    """values: config.json's, {} where it is unusable. unusable: why it is, or ""."""
+    """values: config.json's; where it is unusable, what can be had instead. unusable: why it is, or ""."""
 
     folder: Path
     values: dict[str, Any]
@@ -101,7 +101,9 @@ def read_state(folder: Path) -> State:
             f"{folder}: the weights are not CogVLM's (no language_expert_query_key_value); check the path"
         )
     values, unusable = _read_config(folder / CONFIG)
-    return State(folder, values, unusable, sets)
+    state = State(folder, values, unusable, sets)
+    recorded = (state.manifest or {}).get("config")
+    return replace(state, values=recorded) if unusable and isinstance(recorded, dict) else state
 
 
 def missing(config: CogVLMConfig, weights: WeightSet) -> list[str]:
