@@ -21,7 +21,7 @@ from cogbatch.checkpoint.safetensors_writer import TensorSpec, write_safetensors
 from cogbatch.checkpoint.sat import find_sat_files
 from cogbatch.checkpoint.sat_config import from_sat, template_version
 from cogbatch.checkpoint.source import SatSource, check_source, open_source
-from cogbatch.checkpoint.staging import staged_directory
+from cogbatch.checkpoint.staging import check_apart, staged_directory
 from cogbatch.checkpoint.tokenizer import install_tokenizer
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
@@ -93,7 +93,7 @@ def convert(
     source, target = Path(sat_dir).expanduser(), Path(out_dir).expanduser()
     if classify(source) == "hf":
         raise CheckpointError(f"{source}: already a Hugging Face model directory; use it as it is")
-    _check_apart(source, target)
+    check_apart(source, target)
     files = find_sat_files(source, iteration=iteration)
     template = template_version(version, files.config, where=files.config_file)
     with SourceHashes(files.all) as hashes:
@@ -230,12 +230,6 @@ def _with_stored_rotary(
     config.rope_inv_freq = torch.cat(list(source.pieces(name, dtype=torch.float32))).tolist()
     config.rope_dtype = dtype
     return config
-
-
-def _check_apart(source: Path, target: Path) -> None:
-    a, b = source.resolve(), target.resolve()
-    if a == b or a in b.parents or b in a.parents:
-        raise CheckpointError(f"{target}: output and checkpoint {source} must not contain each other")
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

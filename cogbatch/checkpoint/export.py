@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from cogbatch.checkpoint.names import TensorName, is_rotary, tensor_names, visio
 from cogbatch.checkpoint.ranks import rank_shape, split
 from cogbatch.checkpoint.safetensors_writer import DTYPE_NAMES, TensorSpec
 from cogbatch.checkpoint.sat_config import to_sat
-from cogbatch.checkpoint.staging import staged_directory
+from cogbatch.checkpoint.source import is_finite
+from cogbatch.checkpoint.staging import check_apart, staged_directory
 from cogbatch.checkpoint.torch_writer import torch_file
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
@@ -63,21 +64,29 @@ def export_sat(
         state, where = model, "state dict"
     else:
         folder = Path(model).expanduser()
-        _check_apart(folder, target)
+        check_apart(folder, target)
         config, state, where = read_config(folder), _mapped(folder), str(folder)
     assert config is not None
     _check_ranks(config, model_parallel_size)
     values = to_sat(config, model_parallel_size=model_parallel_size)
     module = to_sat_state(state, config, where=where)
-    with staged_directory(target, overwrite=overwrite, marker="model_config.json") as out:
+    names = tensor_names(config)
+    specs = [
+        TensorSpec(name.sat, module[name.sat].dtype, rank_shape(name, model_parallel_size)) for name in names
+    ]
+    size_bytes = model_parallel_size * sum(spec.size_bytes for spec in specs)
+    with staged_directory(
+        target, overwrite=overwrite, marker="model_config.json", size_bytes=size_bytes
+    ) as out:
         (out / "model_config.json").write_text(json.dumps(values, indent=4), encoding="utf-8")
         (out / "latest").write_text(str(iteration), encoding="utf-8")
         (out / str(iteration)).mkdir()
         _write_ranks(
             out / str(iteration),
-            module,
-            tensor_names(config),
+            specs,
+            zip(names, module.values(), strict=True),
             num_ranks=model_parallel_size,
+            where=where,
             on_progress=on_progress,
         )
     return target
@@ -120,22 +129,24 @@ def to_sat_state(
 
 def _write_ranks(
     folder: Path,
-    module: Mapping[str, Tensor],
-    names: tuple[TensorName, ...],
+    specs: Sequence[TensorSpec],
+    tensors: Iterable[tuple[TensorName, Tensor]],
     *,
     num_ranks: int,
+    where: str,
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
-    """All rank files side by side, so that each tensor is read, and cut, once."""
-    specs = [TensorSpec(name.sat, module[name.sat].dtype, rank_shape(name, num_ranks)) for name in names]
+    """All rank files side by side, so that each tensor is read, and cut, once. specs: of one file."""
     done, total = 0, num_ranks * sum(spec.size_bytes for spec in specs)
     with ExitStack() as stack:
         writers = [
             stack.enter_context(torch_file(folder / f"mp_rank_{rank:02d}_model_states.pt", specs))
             for rank in range(num_ranks)
         ]
-        for name, spec in zip(names, specs, strict=True):
-            for write, piece in zip(writers, split(module[name.sat], name, num_ranks), strict=True):
+        for spec, (name, whole) in zip(specs, tensors, strict=True):
+            if not is_finite(whole):
+                raise CheckpointError(f"{where}: {name.hf!r} holds NaN or infinity; copy the model again")
+            for write, piece in zip(writers, split(whole, name, num_ranks), strict=True):
                 write(piece)
             done += num_ranks * spec.size_bytes
             if on_progress is not None:
@@ -183,9 +194,3 @@ def _mapped(folder: Path) -> dict[str, Tensor]:
         except Exception as err:  # SafetensorError has no public base besides Exception
             raise CheckpointError(f"{file}: not readable as safetensors ({err}); copy it again") from err
     return state
-
-
-def _check_apart(source: Path, target: Path) -> None:
-    a, b = source.resolve(), target.resolve()
-    if a == b or a in b.parents or b in a.parents:
-        raise CheckpointError(f"{target}: output and model directory {source} must not contain each other")

@@ -75,6 +75,13 @@ def staged_directory(
         raise
 
 
+def check_apart(source: Path, target: Path) -> None:
+    """Raises CheckpointError when one directory is, or contains, the other."""
+    a, b = source.resolve(), target.resolve()
+    if a == b or a in b.parents or b in a.parents:
+        raise CheckpointError(f"{target}: output and source {source} must not contain each other")
+
+
 def remove_leftovers(target: Path, *, only_writer: bool = False) -> None:
     """Deletes what killed writers of target left, and undoes a replacement that was killed half-way.
 

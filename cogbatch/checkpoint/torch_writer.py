@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cogbatch.checkpoint.safetensors_writer import TensorSpec
+from cogbatch.checkpoint.safetensors_writer import TensorSpec, raw_bytes
 
 _STORAGES = {
     torch.float32: torch.FloatStorage,
@@ -107,11 +107,8 @@ def _describe(specs: Sequence[TensorSpec]) -> bytes:
 
 
 def _storage(tensor: Tensor) -> torch.UntypedStorage:
-    """The bytes of the tensor and no others: a view is copied."""
-    own = tensor.detach().cpu().contiguous()
-    if own.untyped_storage().nbytes() != own.nbytes:
-        own = own.clone()
-    return own.untyped_storage()
+    """The bytes of the tensor and no others: a view's own storage would be the whole that it looks at."""
+    return torch.frombuffer(raw_bytes(tensor.cpu()), dtype=torch.uint8).untyped_storage()
 
 
 def _end(container: torch._C.PyTorchFileWriter, path: Path) -> None:
