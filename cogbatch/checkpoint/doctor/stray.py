@@ -107,8 +107,8 @@ def _keep_only(chosen: WeightSet, others: list[WeightSet], state: State, changes
             rename_single({name: stored.file for name, stored in chosen.tensors.items()}, chosen, changes)
         for other in others:
             _set_aside(other, changes, but=chosen)
-    if state.manifest is not None and not set(chosen.files) <= state.manifest["files"].keys():
-        changes.set_aside(MANIFEST)  # it tells where other weights came from
+    if _is_of_other_weights(state):
+        changes.set_aside(MANIFEST)
 
 
 def _convert(chosen: WeightSet, others: list[WeightSet], changes: Changes) -> None:
@@ -179,4 +179,12 @@ def _day(weights: WeightSet) -> str:
 
 
 def _entries(state: State) -> tuple[str, ...]:
-    return tuple(name for one in state.sets for name in (one.entry, *one.files))
+    recorded = state.manifest["files"] if state.manifest is not None and _is_of_other_weights(state) else ()
+    return (*recorded, *(name for one in state.sets for name in (one.entry, *one.files)))
+
+
+def _is_of_other_weights(state: State) -> bool:
+    """Whether the manifest tells where weights came from that are not those to keep."""
+    if state.manifest is None or state.chosen is None:
+        return False
+    return not set(state.chosen.files) <= state.manifest["files"].keys()

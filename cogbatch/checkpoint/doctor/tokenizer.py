@@ -22,7 +22,7 @@ def find_missing_tokenizer(state: State, *, given: str | None) -> Finding | None
     why = "only token ids go in and out: no prompt can be read and no answer written"
     if given is None or config is None:
         advice = f"it cannot be invented: pass --fix --tokenizer DIR_OR_HUB_ID; CogVLM's is that of {source}"
-        return Finding("tokenizer", "there is no tokenizer", why, advice)
+        return Finding("tokenizer", "there is no tokenizer", why, advice, TOKENIZER_FILES)
     return Finding(
         "tokenizer",
         "there is no tokenizer",
