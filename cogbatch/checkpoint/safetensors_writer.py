@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 INDEX = "model.safetensors.index.json"
 # Pieces that were written and are still being hashed.
 _PIECES_AHEAD = 4
+_SYNC_EVERY_BYTES = 256 << 20
 DTYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -94,6 +95,7 @@ def write_safetensors(
                     for data in _checked(make(spec.name), spec):
                         threads.hash(data, file_hash, tensor_hash)
                         stream.write(data)
+                        threads.sync(folder / file_name, written_bytes=data.nbytes)
                         done += data.nbytes
                         if on_progress is not None:
                             on_progress(done, total)
@@ -118,6 +120,7 @@ class _Threads:
         self._threads = [ThreadPoolExecutor(max_workers=1) for _ in range(3)]
         self._hashing: deque[Future[None]] = deque()
         self._syncing: list[Future[None]] = []
+        self._unsynced_bytes = 0
 
     def hash(self, data: memoryview, file_hash: Hash, tensor_hash: Hash) -> None:
         """Both hashes, each in a thread of its own: order is kept. Few pieces wait, and so few are held."""
@@ -131,9 +134,12 @@ class _Threads:
         while self._hashing:
             self._hashing.popleft().result()
 
-    def sync(self, file: Path) -> None:
-        """The file's bytes to disk, behind the scenes."""
-        self._syncing.append(self._threads[2].submit(_fsync, file))
+    def sync(self, file: Path, *, written_bytes: int = _SYNC_EVERY_BYTES) -> None:
+        """What is written so far to disk, behind the scenes, so that little is left to wait for at the end."""
+        self._unsynced_bytes += written_bytes
+        if self._unsynced_bytes >= _SYNC_EVERY_BYTES:
+            self._unsynced_bytes = 0
+            self._syncing.append(self._threads[2].submit(_fsync, file))
 
     def __enter__(self) -> Self:
         return self

@@ -40,7 +40,6 @@ def convert(
 
     \b
     cogbatch convert cogvlm-chat-v1.1/ models/chat --tokenizer lmsys/vicuna-7b-v1.5
-    cogbatch convert checkpoints/finetune-07-01 models/tuned --iteration 800 --version chat_old
     cogbatch convert jobs/demo/checkpoint models/demo --tokenizer jobs/demo/tokenizer --dtype float32
     """
     del debug
