@@ -68,7 +68,7 @@ def write_safetensors(
     max_shard_bytes: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> WrittenWeights:
-    """Writes model-0000i-of-0000N.safetensors and their index into folder, synced to disk.
+    """Writes model-0000i-of-0000N.safetensors and their index into folder.
 
     Args:
         make: name -> tensor of the promised dtype and shape, or its consecutive pieces in row-major order,
@@ -95,7 +95,7 @@ def write_safetensors(
                     for data in _checked(make(spec.name), spec):
                         threads.hash(data, file_hash, tensor_hash)
                         stream.write(data)
-                        threads.sync(folder / file_name, written_bytes=data.nbytes)
+                        threads.sync(folder / file_name, data.nbytes)
                         done += data.nbytes
                         if on_progress is not None:
                             on_progress(done, total)
@@ -105,7 +105,6 @@ def write_safetensors(
                 digests.append(TensorDigest(spec.name, DTYPE_NAMES[spec.dtype], spec.shape, digest))
                 weight_map[spec.name] = file_name
             files[file_name] = file_hash.hexdigest()
-            threads.sync(folder / file_name)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     text = json.dumps(index, indent=2) + "\n"
     (folder / INDEX).write_text(text, encoding="utf-8")
@@ -134,8 +133,8 @@ class _Threads:
         while self._hashing:
             self._hashing.popleft().result()
 
-    def sync(self, file: Path, *, written_bytes: int = _SYNC_EVERY_BYTES) -> None:
-        """What is written so far to disk, behind the scenes, so that little is left to wait for at the end."""
+    def sync(self, file: Path, written_bytes: int) -> None:
+        """Now and then, what is written so far to disk: syncing at the end then waits for little."""
         self._unsynced_bytes += written_bytes
         if self._unsynced_bytes >= _SYNC_EVERY_BYTES:
             self._unsynced_bytes = 0

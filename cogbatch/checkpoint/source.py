@@ -37,10 +37,14 @@ _BITS = {
 
 @dataclass(frozen=True)
 class SatSource:
-    """ranks: of each rank file, plain SAT name -> what it holds. All have the same names and dtypes."""
+    """ranks: of each rank file, plain SAT name -> what it holds. All have the same names and dtypes.
+
+    block_bytes: of the rows that are made at a time, as float32.
+    """
 
     files: SatFiles
     ranks: tuple[Mapping[str, Part], ...]
+    block_bytes: int = _BLOCK_BYTES
 
     @property
     def keys(self) -> Collection[str]:
@@ -104,7 +108,7 @@ class SatSource:
             rows = part.merged(section)
         else:
             rows = part.narrow(0, sum(lengths[:section]), lengths[section])
-        step = max(1, _BLOCK_BYTES // (math.prod(name.shape[1:]) * 4))
+        step = max(1, self.block_bytes // (math.prod(name.shape[1:]) * 4))
         for start in range(0, lengths[section], step):
             block = rows[start : start + step]
             if not is_finite(block):

@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -56,6 +56,7 @@ def test_a_file_in_the_way_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "target").read_text() == "mine"
 
 
+@settings(deadline=None, max_examples=50)  # files and threads: how long one takes says nothing
 @given(
     lengths=st.lists(
         st.tuples(st.integers(0, 40), st.sampled_from([torch.float32, torch.bfloat16])), max_size=12
