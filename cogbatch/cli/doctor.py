@@ -20,7 +20,7 @@ def doctor(
     ] = False,
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="Directory or hub id to install from, with --fix. [default: none]"),
+        typer.Option(help="Directory or hub id; a fix installs it where there is none. [default: none]"),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -44,6 +44,7 @@ def doctor(
         lines.append(f"{state}: {ill.ill}: {ill.what}; {ill.why}. {advice[:1].upper()}{advice[1:]}")
     if found.kept:
         lines.append("kept: " + ", ".join(f"{name} as {kept}" for name, kept in sorted(found.kept.items())))
+    lines += found.notes
     left = sum(not ill.mended for ill in found.ills)
     lines.append(f"{hf_dir}: " + (f"{left} of {len(found.ills)} ills left" if left else "no known ill"))
     show(lines, {**asdict(found), "is_well": found.is_well}, as_json=as_json)

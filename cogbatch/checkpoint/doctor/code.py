@@ -34,8 +34,6 @@ def find_foreign_code(state: State) -> Finding | None:
     else:
         what = f"there {'is' if len(absent) == 1 else 'are'} no {some(absent)}"
         why = "plain transformers cannot load the model: it does not know CogVLM by itself"
-    if state.config is None:
-        return Finding("code", what, why, "comes after config.json: see there", files)
     return Finding(
         "code",
         what,

@@ -26,12 +26,12 @@ _AUTO_CLASSES = {
 
 def find_unusable_config(state: State) -> Finding | None:
     """No configuration, or one that leaves open what nothing else decides."""
-    if state.chosen is None or state.chosen.problems:
-        return None
     undecided = state.geometry.undecided
     if not state.unusable and not undecided:
         return None
     what = state.unusable or f"config.json lacks {', '.join(undecided)}"
+    if state.config is None and not undecided:
+        return Finding("config", what, "nobody can load the model", "comes after the weights: see there")
     if undecided:
         return Finding(
             "config",
@@ -55,7 +55,7 @@ def find_unusable_config(state: State) -> Finding | None:
 
 def find_contradicted_config(state: State) -> Finding | None:
     """Values, stated or left to class defaults, that the tensors prove wrong."""
-    if state.unusable or state.config is None or state.chosen is None or state.chosen.problems:
+    if state.unusable or state.config is None:
         return None
     wrong = disagreements(state.values, state.config)
     if not wrong:

@@ -60,11 +60,15 @@ class Ill:
 
 @dataclass(frozen=True)
 class Examination:
-    """ills: in the order in which they were found. kept: original file -> the name it was kept under."""
+    """ills: in the order in which they were found. kept: original file -> the name it was kept under.
+
+    notes: one line each, for the user.
+    """
 
     path: Path
     ills: tuple[Ill, ...]
     kept: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def is_well(self) -> bool:
@@ -104,7 +108,12 @@ def examine(
         left = {one.ill: _told(one) for one in _findings(folder, None, tokenizer)}
     ills = [replace(one, mended=one.ill not in left) for one in found]
     ills += [one for one in left.values() if one.ill not in {other.ill for other in found}]
-    return Examination(folder, tuple(ills), changes.kept)
+    notes = []
+    if tokenizer is not None and "tokenizer" not in {one.ill for one in found}:
+        notes.append(
+            f"{tokenizer} was not installed: there is a tokenizer, whose files come first; move them away"
+        )
+    return Examination(folder, tuple(ills), changes.kept, tuple(notes))
 
 
 def _findings(folder: Path, changes: Changes | None, tokenizer: str | None) -> list[Finding]:

@@ -39,7 +39,7 @@ def find_missing_rotary_tables(state: State) -> Finding | None:
         return None
     return Finding(
         "inv_freq",
-        f"{len(absent)} rotary tables are missing from {state.chosen.entry}: {some(absent)}",
+        f"rotary tables of {len(absent)} layers are missing from {state.chosen.entry}: {some(absent)}",
         _WHY,
         f"adds them in {ROTARY_FILE}; no other tensor is written",
         (state.chosen.entry, ROTARY_FILE),
@@ -62,7 +62,7 @@ def find_broken_rotary_tables(state: State) -> Finding | None:
     files = tuple(sorted({state.chosen.tensors[name].file for name in broken}))
     return Finding(
         "inv_freq",
-        f"{len(broken)} rotary tables hold NaN or infinity: {some(broken)}",
+        f"rotary tables of {len(broken)} layers hold NaN or infinity: {some(broken)}",
         _WHY,
         f"writes the exact tables over them in {some(list(files))}; no other tensor is touched",
         files,

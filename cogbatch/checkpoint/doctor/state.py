@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cogbatch.checkpoint.doctor.geometry import Geometry, complete, is_cogvlm
-from cogbatch.checkpoint.doctor.weights import WeightSet, first_difference, weight_sets
+from cogbatch.checkpoint.doctor.weights import WeightSet, count, first_difference, some, weight_sets
 from cogbatch.checkpoint.hashing import file_sha256
 from cogbatch.checkpoint.manifest import read_manifest
 from cogbatch.checkpoint.names import is_rotary, tensor_names
@@ -55,13 +55,15 @@ class State:
 
     @cached_property
     def geometry(self) -> Geometry:
-        assert self.chosen is not None
+        """Of the chosen weights; nothing where they cannot be read."""
+        if self.chosen is None or not is_cogvlm(self.chosen.shapes):
+            return Geometry(None, ())
         return complete(self.values, self.chosen.shapes)
 
     @property
     def config(self) -> CogVLMConfig | None:
-        """The complete configuration; None without weights, or where something is undecided."""
-        return None if self.chosen is None else self.geometry.config
+        """The complete configuration; None without readable weights, or where something is undecided."""
+        return self.geometry.config
 
     def faults(self, weights: WeightSet) -> list[str]:
         """Why this set is no whole model."""
@@ -70,7 +72,11 @@ class State:
         if not is_cogvlm(weights.shapes):
             return [f"{weights.entry} holds no CogVLM"]
         config = complete(self.values, weights.shapes).config
-        return [] if config is None else [*missing(config, weights), *misshapen(config, weights)]
+        if config is None:
+            return []
+        absent = missing(config, weights)
+        lacks = [f"{weights.entry} lacks {count(absent)}: {some(absent)}"] if absent else []
+        return [*lacks, *misshapen(config, weights)]
 
     def is_vouched(self, name: str) -> bool:
         """Whether a file is, byte for byte, the one that a conversion wrote."""

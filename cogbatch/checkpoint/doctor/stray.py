@@ -31,7 +31,7 @@ def find_stray_weights(state: State) -> Finding | None:
         return _incomplete(chosen)
     loading = next((one for one in state.sets if one.kind != "loose"), None)
     if chosen.kind == "loose":
-        told = f"no {INDEX}" if loading is None else "; ".join(loading.problems or state.faults(loading)[:3])
+        told = f"no {INDEX}" if loading is None else "; ".join(state.faults(loading)[:3])
         return Finding(
             "index",
             told,
@@ -120,13 +120,14 @@ def _convert(chosen: WeightSet, others: list[WeightSet], changes: Changes) -> No
         written = write_safetensors(
             folder, specs, make=read, max_shard_bytes=SHARD_BYTES, on_progress=changes.on_progress
         )
-        for name in (SINGLE, INDEX):
+        for name in (INDEX, SINGLE):
             changes.set_aside(name)
         for other in others:
             _set_aside(other, changes, but=chosen)
+        for leftover in sorted(changes.folder.glob("model*.safetensors")):
+            changes.set_aside(leftover.name)
         for name in written.files:
             if name != INDEX:
-                changes.set_aside(name)
                 changes.put(folder / name)
         changes.put(folder / INDEX)
     _set_aside(chosen, changes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cogbatch.checkpoint.doctor.finding import Finding
 from cogbatch.checkpoint.doctor.state import State, misshapen, missing, unknown
-from cogbatch.checkpoint.doctor.weights import some
+from cogbatch.checkpoint.doctor.weights import count, some
 
 
 def find_missing_tensors(state: State) -> Finding | None:
@@ -16,8 +16,8 @@ def find_missing_tensors(state: State) -> Finding | None:
         return None
     return Finding(
         "tensors",
-        f"{len(absent)} tensors are missing from {state.chosen.entry}: {some(absent)}",
-        "transformers fills them with random numbers, or leaves them on the meta device",
+        f"{count(absent, (' is', ' are'))} missing from {state.chosen.entry}: {some(absent)}",
+        "transformers fills what is missing with random numbers, or leaves it on the meta device",
         "values cannot be invented: copy the weight files again, or convert the checkpoint again",
     )
 
@@ -31,7 +31,7 @@ def find_misshapen_tensors(state: State) -> Finding | None:
         return None
     return Finding(
         "shapes",
-        f"{len(wrong)} tensors do not fit the others: {some(wrong)}",
+        f"{count(wrong, (' does', ' do'))} not fit the others: {some(wrong)}",
         "no model has these tensors together",
         "weight files of different models seem mixed: copy them again from one place",
     )
@@ -46,7 +46,7 @@ def find_unknown_tensors(state: State) -> Finding | None:
         return None
     return Finding(
         "unknown",
-        f"{len(extra)} tensors have no place in CogVLM: {some(extra)}",
-        "transformers drops them, and cogbatch refuses to",
+        f"{count(extra, (' has', ' have'))} no place in CogVLM: {some(extra)}",
+        "transformers drops what it does not know, and cogbatch refuses to",
         "merge adapters (LoRA) into the model with the tool that trained them, then save it again",
     )

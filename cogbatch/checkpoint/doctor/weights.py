@@ -126,12 +126,12 @@ def _of_index(folder: Path, kind: Kind, entry: str) -> WeightSet:
         problems.append(f"{entry} has no metadata, without which transformers does not read it")
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
-        problems.append(f"{entry} names {len(absent)} files that are not there: {some(absent)}")
+        problems.append(f"{entry} names files that are not there: {some(absent)}")
     read = _of_files(folder, kind, entry, [name for name in names if name not in absent], places)
     if not read.problems:
         lost = [name for name, file in places.items() if file not in absent and name not in read.tensors]
         if lost:
-            problems.append(f"{entry} names {len(lost)} tensors that its files do not hold: {some(lost)}")
+            problems.append(f"{entry} names {count(lost)} that its files do not hold: {some(lost)}")
     return replace(read, problems=(*problems, *read.problems))
 
 
@@ -194,6 +194,11 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     if not isinstance(payload, Mapping) or not all(isinstance(t, Tensor) for t in payload.values()):
         raise ValueError("not a state dict: expected names and tensors only")
     return {str(name): tensor.detach() for name, tensor in payload.items()}
+
+
+def count(names: list[str], verbs: tuple[str, str] = ("", "")) -> str:
+    """ "1 tensor" or "n tensors", and the verb that goes with it."""
+    return f"1 tensor{verbs[0]}" if len(names) == 1 else f"{len(names)} tensors{verbs[1]}"
 
 
 def some(names: list[str]) -> str:
