@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,22 +91,18 @@ def convert(
             f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}, or None for the source's own"
         )
     max_shard_bytes = parse_size(max_shard_size)
-    source, target = Path(sat_dir).expanduser(), Path(out_dir).expanduser()
-    if classify(source) == "hf":
-        raise CheckpointError(f"{source}: already a Hugging Face model directory; use it as it is")
-    check_apart(source, target)
-    files = find_sat_files(source, iteration=iteration)
+    sat_path, target = Path(sat_dir).expanduser(), Path(out_dir).expanduser()
+    if classify(sat_path) == "hf":
+        raise CheckpointError(f"{sat_path}: already a Hugging Face model directory; use it as it is")
+    check_apart(sat_path, target)
+    files = find_sat_files(sat_path, iteration=iteration)
     template = template_version(version, files.config, where=files.config_file)
     with SourceHashes(files.all) as hashes:
-        tensors = open_source(files, merge_lora=merge_lora)
-        config = from_sat(files.config, keys=tensors.keys, template=template, where=files.config_file)
-        names = tensor_names(config)
-        check_source(tensors, names)
-        main_dtype = dtype or tensors.common_dtype()
-        if inv_freq == "keep":
-            config = _with_stored_rotary(config, tensors, names, dtype=main_dtype)
-        plan = _plan(tensors, names, config, dtype=dtype)
-        notes = _notes(tensors, template=template, has_tokenizer=tokenizer is not None)
+        source = open_source(files, merge_lora=merge_lora)
+        plan = _plan(source, template=template, dtype=dtype, inv_freq=inv_freq)
+        notes = [*_merge_notes(source.merged)]
+        if template == "inst":
+            notes.append("template chat ([INST]) is SAT's own: official Hugging Face code does not know it")
 
         def progress(done: int, total: int) -> None:
             hashes.check()
@@ -113,27 +110,18 @@ def convert(
                 on_progress(done, total)
 
         with staged_directory(
-            target,
-            overwrite=overwrite,
-            marker="config.json",
-            size_bytes=sum(spec.size_bytes for spec in plan),
+            target, overwrite=overwrite, marker="config.json", size_bytes=plan.size_bytes
         ) as folder:
-            if tokenizer is not None and (note := install_tokenizer(tokenizer, folder, config)) is not None:
-                notes.append(note)
+            notes += _tokenizer_notes(tokenizer, folder, plan.config)
             weights = write_safetensors(
-                folder,
-                plan,
-                make=_maker(tensors, names, config, plan),
-                max_shard_bytes=max_shard_bytes,
-                on_progress=progress,
+                folder, plan.specs, make=plan.make, max_shard_bytes=max_shard_bytes, on_progress=progress
             )
-            write_config(folder, config, dtype=main_dtype)
-            write_processor(folder, config)
+            write_config(folder, plan.config, dtype=plan.dtype)
+            write_processor(folder, plan.config)
             write_code(folder)
-            dropped = tuple(name.sat for name in names if name.hf is None and name.sat in tensors.keys)
             fingerprint = write_manifest(
                 folder,
-                config,
+                plan.config,
                 weights=weights,
                 sources=hashes.result(),
                 source_root=files.path,
@@ -145,21 +133,21 @@ def convert(
                     "inv_freq": inv_freq,
                     "max_shard_size_bytes": max_shard_bytes,
                 },
-                merged=tensors.merged,
-                dropped=dropped,
+                merged=source.merged,
+                dropped=plan.dropped,
                 notes=notes,
             )
     return ConversionReport(
         path=target,
         template_version=template,
-        dtype=main_dtype,
-        num_tensors=len(plan),
-        num_parameters=sum(math.prod(name.shape) for name in names if name.hf is not None),
+        dtype=plan.dtype,
+        num_tensors=len(plan.specs),
+        num_parameters=sum(math.prod(name.shape) for name in plan.names.values()),
         size_bytes=weights.size_bytes,
         fingerprint=fingerprint,
         has_tokenizer=tokenizer is not None,
-        merged=tuple(tensors.merged),
-        dropped=dropped,
+        merged=tuple(source.merged),
+        dropped=plan.dropped,
         notes=tuple(notes),
         seconds=time.monotonic() - started,
     )
@@ -174,41 +162,75 @@ def parse_size(size: int | str) -> int:
     return size_bytes
 
 
-def _notes(source: SatSource, *, template: str, has_tokenizer: bool) -> list[str]:
-    notes = [f"merged {item['count']} {item['what']}" for item in source.merged if "count" in item]
-    notes += [
-        f"merged LoRA of rank {item['rank']} into {len(item['tensors'])} tensors"
-        for item in source.merged
-        if "rank" in item
-    ]
-    if template == "inst":
-        notes.append("template chat ([INST]) is SAT's own: official Hugging Face code does not know it")
-    if not has_tokenizer:
-        notes.append("no tokenizer: logits work, generating from text needs one (--tokenizer DIR_OR_HUB_ID)")
-    return notes
+@dataclass(frozen=True)
+class _Plan:
+    """What will be written. dtype: of most of it. specs: in the order of HF names; names: by HF name."""
+
+    source: SatSource
+    config: CogVLMConfig
+    dtype: str
+    specs: tuple[TensorSpec, ...]
+    names: Mapping[str, TensorName]
+    dropped: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(spec.size_bytes for spec in self.specs)
+
+    @cached_property
+    def _dtypes(self) -> dict[str, torch.dtype]:
+        return {spec.name: spec.dtype for spec in self.specs}
+
+    def make(self, hf: str) -> Tensor | Iterator[Tensor]:
+        """The tensor's pieces, each made when it is asked for."""
+        if is_rotary(hf):
+            return rotary_table(self.config)
+        return self.source.pieces(self.names[hf], dtype=self._dtypes[hf])
 
 
-def _plan(
-    source: SatSource, names: Sequence[TensorName], config: CogVLMConfig, *, dtype: str | None
-) -> list[TensorSpec]:
-    """What to write, in the order of HF names."""
-    rotary = rotary_table(config)
-    specs = [TensorSpec(name, rotary.dtype, tuple(rotary.shape)) for name in rotary_names(config)]
-    for name in names:
-        if name.hf is not None:
-            stored = source.dtype(name.sat)
-            specs.append(TensorSpec(name.hf, DTYPES[dtype] if dtype else stored, name.shape))
-    return sorted(specs, key=lambda spec: _natural(spec.name))
+def _plan(source: SatSource, *, template: str, dtype: str | None, inv_freq: str) -> _Plan:
+    files = source.files
+    config = from_sat(files.config, keys=source.keys, template=template, where=files.config_file)
+    names = tensor_names(config)
+    check_source(source, names)
+    main_dtype = dtype or source.common_dtype()
+    if inv_freq == "keep":
+        config.rope_inv_freq = _stored_rotary(source, names)
+        config.rope_dtype = main_dtype
+    by_hf = {name.hf: name for name in names if name.hf is not None}
+    shape = tuple(rotary_table(config).shape)
+    specs = [TensorSpec(hf, torch.float32, shape) for hf in rotary_names(config)]
+    for hf, name in by_hf.items():
+        specs.append(TensorSpec(hf, DTYPES[dtype] if dtype else source.dtype(name.sat), name.shape))
+    specs.sort(key=lambda spec: _natural(spec.name))
+    dropped = tuple(name.sat for name in names if name.hf is None and name.sat in source.keys)
+    return _Plan(source, config, main_dtype, tuple(specs), by_hf, dropped)
 
 
-def _maker(
-    source: SatSource, names: Sequence[TensorName], config: CogVLMConfig, plan: Sequence[TensorSpec]
-) -> Callable[[str], Tensor | Iterator[Tensor]]:
-    """HF name -> the tensor's pieces, made when they are asked for."""
-    by_hf = {name.hf: name for name in names}
-    dtypes = {spec.name: spec.dtype for spec in plan}
-    rotary = rotary_table(config)
-    return lambda hf: rotary if is_rotary(hf) else source.pieces(by_hf[hf], dtype=dtypes[hf])
+def _stored_rotary(source: SatSource, names: Sequence[TensorName]) -> list[float]:
+    if ROTARY not in source.keys:
+        raise CheckpointError(
+            f"{source.files.weights[0]}: no {ROTARY!r} to keep; convert with --inv-freq recompute"
+        )
+    name = next(name for name in names if name.sat == ROTARY)
+    stored: list[float] = torch.cat(list(source.pieces(name, dtype=torch.float32))).tolist()
+    return stored
+
+
+def _merge_notes(merged: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for item in merged:
+        if "count" in item:
+            yield f"merged {item['count']} {item['what']}"
+        else:
+            yield f"merged {item['what']} of rank {item['rank']} into {len(item['tensors'])} tensors"
+
+
+def _tokenizer_notes(tokenizer: str | Path | None, folder: Path, config: CogVLMConfig) -> list[str]:
+    """Installs it, if there is one."""
+    if tokenizer is None:
+        return ["no tokenizer: logits work, generating from text needs one (--tokenizer DIR_OR_HUB_ID)"]
+    note = install_tokenizer(tokenizer, folder, config)
+    return [] if note is None else [note]
 
 
 def rotary_table(config: CogVLMConfig) -> Tensor:
@@ -217,19 +239,6 @@ def rotary_table(config: CogVLMConfig) -> Tensor:
         return torch.tensor(config.rope_inv_freq, dtype=torch.float32)
     steps = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     return 1.0 / config.rope_theta**steps
-
-
-def _with_stored_rotary(
-    config: CogVLMConfig, source: SatSource, names: Sequence[TensorName], *, dtype: str
-) -> CogVLMConfig:
-    if ROTARY not in source.keys:
-        raise CheckpointError(
-            f"{source.files.weights[0]}: no {ROTARY!r} to keep; convert with --inv-freq recompute"
-        )
-    name = next(name for name in names if name.sat == ROTARY)
-    config.rope_inv_freq = torch.cat(list(source.pieces(name, dtype=torch.float32))).tolist()
-    config.rope_dtype = dtype
-    return config
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
