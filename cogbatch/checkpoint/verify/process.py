@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,19 +14,27 @@ from pathlib import Path
 
 import cogbatch
 
-# How long after one program failed the others may still say why they do.
-_GRACE_S = 1.0
+# How our programs begin the line that says what is wrong with what they were given.
 _SAID = "Error: "
 _PACKAGE_ROOT = Path(cogbatch.__file__).parents[1]
 
 
 def run_programs(
-    commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, str]], *, logs: Path
+    commands: Sequence[Sequence[str]],
+    environments: Sequence[Mapping[str, str]],
+    *,
+    logs: Path,
+    grace_s: float = 3.0,
 ) -> str:
     """Runs them at the same time. One that fails ends the others.
 
+    Args:
+        environments: of each program, in addition to this process's.
+        logs: a folder for what they write to stderr; also their current directory.
+        grace_s: how long after one failed the others may still say why they do.
+
     Returns:
-        "" when all ended well; else the last line that a failing one wrote.
+        "" when all ended well; else what a failing one said last.
     """
     files = [logs / f"program-{i}.txt" for i in range(len(commands))]
     running: list[subprocess.Popen[bytes]] = []
@@ -37,27 +47,23 @@ def run_programs(
                         env={**os.environ, **environment},
                         cwd=logs,
                         stdin=subprocess.DEVNULL,
-                        stdout=stream,
-                        stderr=subprocess.STDOUT,
+                        stdout=subprocess.DEVNULL,
+                        stderr=stream,
                     )
                 )
-        while any(process.poll() is None for process in running):
-            if any(process.returncode for process in running):
-                time.sleep(_GRACE_S)
-                break
+        deadline = math.inf
+        while None in (codes := [process.poll() for process in running]) and time.monotonic() < deadline:
+            if any(codes):
+                deadline = min(deadline, time.monotonic() + grace_s)
             time.sleep(0.05)
-        reasons = [
-            _reason(process.returncode, file)
-            for process, file in zip(running, files, strict=True)
-            if process.poll()
-        ]
-        # What a program says of itself, rather than that it lost its neighbour.
-        told = next((reason for reason in reasons if reason.startswith(_SAID)), next(iter(reasons), ""))
-        return told.removeprefix(_SAID)
+        reasons = [_reason(code, file) for code, file in zip(codes, files, strict=True) if code]
     finally:
         for process in running:
             process.kill()
             process.wait()
+    # What a program says of itself, rather than that it lost its neighbour.
+    told = next((reason for reason in reasons if reason.startswith(_SAID)), next(iter(reasons), ""))
+    return told.removeprefix(_SAID)
 
 
 def write_request(file: Path, request: object) -> Path:
@@ -76,7 +82,8 @@ def with_cogbatch(module: str, request: Path) -> tuple[list[str], dict[str, str]
 
 
 def _reason(code: int, log: Path) -> str:
-    if code == -9:
+    if code == -signal.SIGKILL:
         return "killed by the system; is there enough memory?"
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return (lines[-1] if lines else f"ended with code {code}")[:500]
+    said = [line for line in lines if line.startswith(_SAID)]
+    return ((said or lines or [f"ended with code {code}"])[-1])[:500]
