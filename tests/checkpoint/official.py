@@ -74,7 +74,7 @@ def make_official(converted: Path, folder: Path, *, num_shards: int = 3, dtype: 
     for name in CODE_FILES:
         (folder / name).write_text(
             f"from pathlib import Path\nPath({str(folder)!r}).with_suffix('.was-run').touch()\n"
-            "from .nowhere import xformers\n"
+            "from .util import FastRotaryEmbedding\n"
         )
     tensors = {name: t.to(getattr(torch, dtype)) for name, t in read_tensors(converted).items()}
     write_shards(folder, tensors, num_shards=num_shards)

@@ -19,6 +19,7 @@ import torch
 from cogbatch.checkpoint.convert import convert
 from cogbatch.checkpoint.doctor.examine import Examination, examine
 from cogbatch.checkpoint.manifest import check_files, model_fingerprint, read_manifest
+from cogbatch.model.configuration_cogvlm import CogVLMConfig, CogVLMVisionConfig
 from tests.checkpoint import ills
 from tests.checkpoint.official import make_official, read_tensors, was_run
 
@@ -181,6 +182,13 @@ def test_a_mended_directory_loads_with_plain_transformers(case: Case, patients: 
     loaded = patients[case.name].loaded
     assert loaded["logit_error"] < 1e-4
     assert (loaded["missing"], loaded["unexpected"]) == ([], [])
+
+
+@each_case
+def test_a_mended_config_is_explicit(case: Case, patients: dict[str, Patient]) -> None:
+    stated = json.loads((patients[case.name].folder / "config.json").read_text())
+    assert stated.keys() >= CogVLMConfig.__annotations__.keys()
+    assert stated["vision_config"].keys() >= CogVLMVisionConfig.__annotations__.keys()
 
 
 @each_case

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from cogbatch.checkpoint.convert import convert
 from cogbatch.checkpoint.doctor.examine import Examination, examine
+from cogbatch.checkpoint.layout import CODE_FILES
 from cogbatch.checkpoint.manifest import MANIFEST
 from cogbatch.cli import main
 from cogbatch.errors import CheckpointError
@@ -315,3 +316,18 @@ def test_the_command_exits_1_until_all_is_well(
     assert (code, lines[-1]) == (0, f"{official}: no known ill")
     assert call() == (0, [f"{official}: no known ill"])
     assert not was_run(official)
+    # Nothing of the old code lies where it could be imported; our code finds every value in config.json.
+    assert {file.stem for file in official.glob("*.py")} == {Path(name).stem for name in CODE_FILES}
+    assert (official / "util.py.bak").is_file()
+
+
+@pytest.mark.parametrize("build", [ills.no_config, ills.class_epsilon, ills.changed_code, ills.no_index])
+def test_what_is_mended_in_a_converted_directory_is_what_was_converted(
+    folder: Path, build: Callable[[Path], None]
+) -> None:
+    before = snapshot(folder)
+    build(folder)
+    examine(folder, fix=True)
+    after = snapshot(folder)
+    assert {name: after[name] for name in before} == before
+    assert all(name.endswith(".bak") for name in after.keys() - before.keys())

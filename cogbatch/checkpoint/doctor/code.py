@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
+from pathlib import Path
 
 from cogbatch.checkpoint.doctor.changes import Changes
+from cogbatch.checkpoint.doctor.configuration import write_complete_config
 from cogbatch.checkpoint.doctor.finding import Finding
-from cogbatch.checkpoint.doctor.state import State
+from cogbatch.checkpoint.doctor.state import CONFIG, State
 from cogbatch.checkpoint.doctor.weights import some
 from cogbatch.checkpoint.layout import shipped_code, write_processor
 
+_IMPORT = re.compile(r"^\s*from \.(\w+) import", flags=re.MULTILINE)
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -34,18 +38,36 @@ def find_foreign_code(state: State) -> Finding | None:
     else:
         what = f"there {'is' if len(absent) == 1 else 'are'} no {some(absent)}"
         why = "plain transformers cannot load the model: it does not know CogVLM by itself"
+    imported = _imports(state, foreign)
+    is_silent = state.config is not None and "model_type" not in state.values
     return Finding(
         "code",
         what,
         why,
         f"writes the code that cogbatch ships, for transformers {version('transformers').split('.')[0]}"
+        + (f", and every value that other code has by default into {CONFIG}" if is_silent else "")
         + ("; what it replaces is kept as *.bak" if foreign else ""),
-        (*files, *_PROCESSOR),
-        lambda changes: _write(state, changes),
+        (*files, *imported, *_PROCESSOR, *((CONFIG,) if is_silent else ())),
+        lambda changes: _write(state, changes, obsolete=imported, complete_config=is_silent),
     )
 
 
-def _write(state: State, changes: Changes) -> None:
+def _imports(state: State, names: list[str]) -> list[str]:
+    """Files that only the code to replace imports, read from its text: official repositories have util.py."""
+    found = {module for name in names for module in _IMPORT.findall(_text(state.folder / name))}
+    files = sorted(f"{module}.py" for module in found)
+    return [name for name in files if name not in shipped_code() and (state.folder / name).is_file()]
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace")
+
+
+def _write(state: State, changes: Changes, *, obsolete: list[str], complete_config: bool) -> None:
+    if complete_config:
+        write_complete_config(state, changes)
+    for name in obsolete:
+        changes.set_aside(name)
     with changes.staging() as folder:
         for name, code in shipped_code().items():
             (folder / name).write_bytes(code)

@@ -49,7 +49,7 @@ def find_unusable_config(state: State) -> Finding | None:
         "nobody can load the model",
         f"writes a complete {CONFIG} from {source}{template}",
         (CONFIG, GENERATION_CONFIG),
-        lambda changes: _write(state, changes),
+        lambda changes: write_complete_config(state, changes),
     )
 
 
@@ -67,7 +67,7 @@ def find_contradicted_config(state: State) -> Finding | None:
         "code with other defaults (v1 and v2 differ) builds another model",
         f"writes every value into {CONFIG}",
         (CONFIG, GENERATION_CONFIG),
-        lambda changes: _write(state, changes),
+        lambda changes: write_complete_config(state, changes),
     )
 
 
@@ -82,11 +82,11 @@ def find_wrong_epsilon(state: State) -> Finding | None:
     return Finding(
         "rms_norm_eps",
         f"{found} in {CONFIG}",
-        f"official code then takes {_CLASS_EPSILON}, and logits shift: all published models have "
-        f"{_PUBLISHED_EPSILON}",
+        f"{_CLASS_EPSILON} is a default of the official class, and logits shift with it: all published "
+        f"models have {_PUBLISHED_EPSILON}",
         f"writes {_PUBLISHED_EPSILON}",
         (CONFIG,),
-        lambda changes: _write(state, changes, rms_norm_eps=_PUBLISHED_EPSILON),
+        lambda changes: write_complete_config(state, changes, rms_norm_eps=_PUBLISHED_EPSILON),
     )
 
 
@@ -106,11 +106,11 @@ def find_missing_auto_map(state: State) -> Finding | None:
         "AutoModelForCausalLM cannot find the code in this directory",
         "maps it to the code files that cogbatch ships",
         (CONFIG,),
-        lambda changes: _write(state, changes),
+        lambda changes: write_complete_config(state, changes),
     )
 
 
-def _write(state: State, changes: Changes, **values: Any) -> None:
+def write_complete_config(state: State, changes: Changes, **values: Any) -> None:
     """config.json with every value explicit; keys that only its author knows stay, at its end."""
     config, weights = state.config, state.chosen
     assert config is not None

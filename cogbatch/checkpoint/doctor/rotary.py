@@ -80,10 +80,11 @@ def _add(names: list[str], state: State, changes: Changes) -> None:
         _save(dict.fromkeys(names, table), folder / ROTARY_FILE)
         changes.put(folder / ROTARY_FILE)
     places |= dict.fromkeys(names, ROTARY_FILE)
+    size_bytes = weights.tensor_bytes + len(names) * table.nbytes
     if weights.kind == "single":
-        rename_single(places, weights, changes)
+        rename_single(places, size_bytes, changes)
     else:
-        write_index(places, weights.size_bytes + len(names) * table.nbytes, changes)
+        write_index(places, size_bytes, changes)
 
 
 def _save(tables: Mapping[str, Tensor], file: Path) -> None:

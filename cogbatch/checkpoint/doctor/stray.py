@@ -104,7 +104,7 @@ def _keep_only(chosen: WeightSet, others: list[WeightSet], state: State, changes
         _convert(chosen, others, changes)
     else:
         if chosen.kind == "index" and SINGLE in chosen.files:
-            rename_single({name: stored.file for name, stored in chosen.tensors.items()}, chosen, changes)
+            rename_single(_places(chosen), chosen.tensor_bytes, changes)
         for other in others:
             _set_aside(other, changes, but=chosen)
     if _is_of_other_weights(state):
@@ -134,18 +134,18 @@ def _convert(chosen: WeightSet, others: list[WeightSet], changes: Changes) -> No
 
 
 def _index_loose(chosen: WeightSet, changes: Changes) -> None:
-    write_index({name: stored.file for name, stored in chosen.tensors.items()}, chosen.size_bytes, changes)
+    write_index(_places(chosen), chosen.tensor_bytes, changes)
     if SINGLE not in chosen.files:
         changes.set_aside(SINGLE)
 
 
 def write_index(places: dict[str, str], size_bytes: int, changes: Changes) -> None:
-    """model.safetensors.index.json over tensor name -> file."""
+    """model.safetensors.index.json over tensor name -> file. size_bytes: of the tensors."""
     index = {"metadata": {"total_size": size_bytes}, "weight_map": dict(sorted(places.items()))}
     changes.write(INDEX, json.dumps(index, indent=2) + "\n")
 
 
-def rename_single(places: dict[str, str], weights: WeightSet, changes: Changes) -> None:
+def rename_single(places: dict[str, str], size_bytes: int, changes: Changes) -> None:
     """model.safetensors becomes a file like others of the index: while it has its name, it alone is read.
 
     places: tensor name -> file, all of them.
@@ -153,8 +153,12 @@ def rename_single(places: dict[str, str], weights: WeightSet, changes: Changes) 
     new = "model-00001-of-00001.safetensors"
     moved = {name: new if file == SINGLE else file for name, file in places.items()}
     changes.set_aside(new)
-    write_index(moved, weights.size_bytes, changes)
+    write_index(moved, size_bytes, changes)
     changes.rename(SINGLE, new)
+
+
+def _places(weights: WeightSet) -> dict[str, str]:
+    return {name: stored.file for name, stored in weights.tensors.items()}
 
 
 def _set_aside(weights: WeightSet, changes: Changes, *, but: WeightSet | None = None) -> None:

@@ -6,6 +6,7 @@ Pickles (*.bin) are read memory-mapped and with weights_only: nothing in them is
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from cogbatch.checkpoint.safetensors_writer import DTYPE_NAMES, INDEX
 SINGLE = "model.safetensors"
 BIN = "pytorch_model.bin"
 BIN_INDEX = "pytorch_model.bin.index.json"
+
+_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 Kind = Literal["single", "index", "bin", "bin_index", "loose"]
 
@@ -63,7 +66,16 @@ class WeightSet:
         return max(((self.folder / name).stat().st_mtime_ns for name in self.files), default=0)
 
     @property
+    def tensor_bytes(self) -> int:
+        """An index's total_size."""
+        return sum(
+            math.prod(one.shape) * _DTYPES.get(one.dtype, torch.float32).itemsize
+            for one in self.tensors.values()
+        )
+
+    @property
     def size_bytes(self) -> int:
+        """Of its files."""
         return sum((self.folder / name).stat().st_size for name in self.files)
 
     def reader(self) -> Callable[[str], Tensor]:
