@@ -18,7 +18,7 @@ from torch import Tensor
 from cogbatch.checkpoint.convert import rotary_table
 from cogbatch.checkpoint.manifest import weight_files
 from cogbatch.checkpoint.names import TensorName, is_rotary, tensor_names, vision_config
-from cogbatch.checkpoint.ranks import rank_shape, split
+from cogbatch.checkpoint.ranks import rank_shape, shares
 from cogbatch.checkpoint.safetensors_writer import DTYPE_NAMES, TensorSpec
 from cogbatch.checkpoint.sat_config import to_sat
 from cogbatch.checkpoint.source import is_finite
@@ -27,6 +27,9 @@ from cogbatch.checkpoint.torch_writer import torch_file
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.model.directory import read_config
+
+# Elements that are checked at a time.
+_BLOCK = 1 << 20
 
 
 def export_sat(
@@ -138,19 +141,33 @@ def _write_ranks(
 ) -> None:
     """All rank files side by side, so that each tensor is read, and cut, once. specs: of one file."""
     done, total = 0, num_ranks * sum(spec.size_bytes for spec in specs)
+    buffer = torch.empty(max(spec.size_bytes for spec in specs), dtype=torch.uint8)
     with ExitStack() as stack:
         writers = [
             stack.enter_context(torch_file(folder / f"mp_rank_{rank:02d}_model_states.pt", specs))
             for rank in range(num_ranks)
         ]
-        for spec, (name, whole) in zip(specs, tensors, strict=True):
-            if not is_finite(whole):
+        for spec, (name, tensor) in zip(specs, tensors, strict=True):
+            whole = tensor.cpu()
+            if not all(map(is_finite, whole.reshape(-1).split(_BLOCK))):
                 raise CheckpointError(f"{where}: {name.hf!r} holds NaN or infinity; copy the model again")
-            for write, piece in zip(writers, split(whole, name, num_ranks), strict=True):
-                write(piece)
+            for write, views in zip(writers, shares(whole, name, num_ranks), strict=True):
+                write(_joined(views, name.dim or 0, spec, buffer=buffer))
             done += num_ranks * spec.size_bytes
             if on_progress is not None:
                 on_progress(done, total)
+
+
+def _joined(views: list[Tensor], dim: int, spec: TensorSpec, *, buffer: Tensor) -> Tensor:
+    """One rank's piece, in buffer unless its bytes lie together already.
+
+    One buffer for all: of fresh tensors of some 20 MB, the C library's allocator gives few back, and memory
+    would grow with the number of layers.
+    """
+    if len(views) == 1 and views[0].is_contiguous():
+        return views[0]
+    piece = buffer[: spec.size_bytes].view(spec.dtype).view(spec.shape)
+    return torch.cat(views, dim, out=piece)
 
 
 def _check_ranks(config: CogVLMConfig, num_ranks: int) -> None:

@@ -108,7 +108,7 @@ def _describe(specs: Sequence[TensorSpec]) -> bytes:
 
 def _storage(tensor: Tensor) -> torch.UntypedStorage:
     """The bytes of the tensor and no others: a view's own storage would be the whole that it looks at."""
-    return torch.frombuffer(raw_bytes(tensor.cpu()), dtype=torch.uint8).untyped_storage()
+    return torch.frombuffer(raw_bytes(tensor), dtype=torch.uint8).untyped_storage()
 
 
 def _end(container: torch._C.PyTorchFileWriter, path: Path) -> None:
