@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,56 @@ def broken_rotary_tables(folder: Path) -> None:
 def no_tokenizer(folder: Path) -> None:
     for file in folder.glob("tokenizer*"):
         file.unlink()
+
+
+# What no tool can mend.
+
+
+def rewrite(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = take_weights(folder)
+    edit(tensors)
+    write_shards(folder, tensors, num_shards=2)
+    (folder / MANIFEST).unlink()
+
+
+def lose_a_tensor(folder: Path) -> None:
+    rewrite(folder, lambda tensors: tensors.pop("model.layers.1.self_attn.language_expert_dense.weight"))
+
+
+def add_an_adapter(folder: Path) -> None:
+    rewrite(folder, lambda tensors: tensors.update({"base.lora_A": torch.zeros(2)}))
+
+
+def mix_models(folder: Path) -> None:
+    rewrite(folder, lambda tensors: tensors.update({"model.layers.2.input_layernorm.weight": torch.ones(3)}))
+
+
+def lose_a_file(folder: Path) -> None:
+    rewrite(folder, dict)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+
+
+def truncate_a_file(folder: Path) -> None:
+    rewrite(folder, dict)
+    os.truncate(folder / "model-00001-of-00002.safetensors", 5000)
+
+
+def flip_a_byte(folder: Path) -> None:
+    (file,) = folder.glob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def lose_weights(folder: Path) -> None:
+    take_weights(folder)
+    (folder / MANIFEST).unlink()
+
+
+def lose_config_and_manifest(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    (folder / MANIFEST).unlink()
+
+
+def damage_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_text("{")
