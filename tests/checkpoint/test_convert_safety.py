@@ -57,11 +57,14 @@ def test_a_model_larger_than_the_disk_is_refused_at_once(sat_copy: SatCopy, tmp_
         for name in ("transformer.word_embeddings.weight", "mixins.lm.lm_head.weight"):
             module[name] = torch.zeros(1, 1).expand(rows, 64)
 
+    def stop(*_: int) -> None:
+        pytest.fail("it began to write")
+
     folder = sat_copy(config={"vocab_size": rows}, edit=grow)
     with pytest.raises(
         CheckpointError, match=r"1,024,00\d\.\d GB will be written, but .* GB free; make room"
     ):
-        convert(folder, tmp_path / "made" / "out", version="base")
+        convert(folder, tmp_path / "made" / "out", version="base", on_progress=stop)
     assert not (tmp_path / "made").exists()
 
 
