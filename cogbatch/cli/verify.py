@@ -17,7 +17,8 @@ def verify(
     against: Annotated[
         Path | None,
         typer.Option(
-            metavar="SAT_DIR", help="Its source: run it with SwissArmyTransformer (extra sat), compare."
+            metavar="SAT_DIR",
+            help="Its source: run it with SwissArmyTransformer (extra sat), and compare. [default: none]",
         ),
     ] = None,
     tolerance: Annotated[

@@ -153,7 +153,7 @@ def _judged(found: dict[str, Agreement], *, tolerance: float) -> Iterator[Check]
             "parity" if name == "all" else f"parity {name}",
             "ok" if within else "FAILED",
             f"{agreement.text}; tolerance {tolerance:g}"
-            + ("" if within else ": other logits than the original's; convert again"),
+            + ("" if within else ": not what the original computes; convert again"),
             agreement.to_json(),
         )
 
