@@ -95,7 +95,7 @@ def test_agreement_is_counted_by_probe_and_together(tmp_path: Path) -> None:
 
 def test_a_nan_on_either_side_is_no_agreement(tmp_path: Path) -> None:
     well = write(tmp_path / "well", a__logits=[[1.0]], a__next=[0], b__logits=[[1.0]], b__next=[0])
-    ill = write(tmp_path / "ill", a__logits=[[float("nan")]], a__next=[0], b__logits=[[1.0]], b__next=[0])
+    ill = write(tmp_path / "ill", a__logits=[[1.0]], a__next=[0], b__logits=[[float("nan")]], b__next=[0])
     for pair in ((well, ill), (ill, well)):
         assert not compare(*pair)["all"].max_difference <= 1e9
 
