@@ -19,8 +19,8 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test-slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "slow"
+test-slow: $(VENV)/installed-sat
+	$(BIN)/python -m pytest -m "slow or sat"
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m tests.bench.engine
@@ -34,6 +34,11 @@ $(VENV)/installed: pyproject.toml requirements.lock
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(INSTALL) -e ".[dev]"
+	touch $@
+
+# SwissArmyTransformer, to run the checkpoints that conversions are compared with. Builds deepspeed.
+$(VENV)/installed-sat: $(VENV)/installed-dev
+	$(INSTALL) -e ".[dev,sat]"
 	touch $@
 
 clean:

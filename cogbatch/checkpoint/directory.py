@@ -5,19 +5,22 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import cogbatch
 from cogbatch.checkpoint.convert import convert
-from cogbatch.checkpoint.hashing import cache_root, file_sha256
+from cogbatch.checkpoint.hashing import cache_root, file_sha256, intact_sha256
 from cogbatch.checkpoint.hub import local_directory
 from cogbatch.checkpoint.kind import classify as classify  # also the way in for the layers above
 from cogbatch.checkpoint.layout import code_sha256
 from cogbatch.checkpoint.manifest import (
     MANIFEST,
+    NUMERICS_VERSION,
     TOKENIZER_FILES,
     check_files,
     model_fingerprint,
@@ -124,7 +127,7 @@ def _checked_tokenizer(source: Path, config: CogVLMConfig, *, cache: Path) -> Pa
         "tokenizer": {file.name: file_sha256(file) for file in tokenizer_files(source)},
         "vocabulary": config.vocab_size,
         "special": [config.bos_token_id, config.eos_token_id, config.pad_token_id],
-        "converter": cogbatch.__version__,
+        "converter": _converter(),
     }
 
     def make(target: Path) -> None:
@@ -144,18 +147,35 @@ def _converted(
 ) -> Path:
     """The cached conversion."""
     files = find_sat_files(sat_dir)
+    source = {file.relative_to(sat_dir).as_posix(): intact_sha256(file) for file in files.all}
     identity = {
-        "source": {file.relative_to(sat_dir).as_posix(): file_sha256(file) for file in files.all},
+        "source": source,
         "tokenizer": {file.name: file_sha256(file) for file in tokenizer_files(tokenizer_dir)},
         "version": version,
-        "options": {"dtype": None, "inv_freq": "recompute"},
-        "converter": [cogbatch.__version__, code_sha256()],
+        "options": {"dtype": None, "inv_freq": "recompute", "merge_lora": True},
+        "converter": _converter(),
     }
 
     def make(target: Path) -> None:
         convert(sat_dir, target, tokenizer=tokenizer_dir, version=version, on_progress=on_progress)
+        manifest = read_manifest(target)
+        if manifest is None or manifest["source"]["files"] != source:
+            shutil.rmtree(target)  # it would lie under another checkpoint's key
+            raise CheckpointError(
+                f"{sat_dir}: changed while it was being read; start again when it is complete"
+            )
 
     return _made_once(cache, "model", identity, make)
+
+
+def _converter() -> list[object]:
+    """Whatever beside its input decides what a conversion, or a tokenizer's copy, is."""
+    own = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        own.update(file.name.encode() + b"\0" + file.read_bytes())
+    # transformers is asked what a tokenizer's ids are before it is mended, and its version is written down.
+    libraries = [metadata.version(name) for name in ("transformers", "tokenizers")]
+    return [cogbatch.__version__, NUMERICS_VERSION, *libraries, own.hexdigest(), code_sha256()]
 
 
 def _made_once(cache: Path, kind: str, identity: object, make: Callable[[Path], None]) -> Path:
@@ -165,7 +185,7 @@ def _made_once(cache: Path, kind: str, identity: object, make: Callable[[Path], 
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / f"{target.name}.lock"):
         if not target.is_dir():
-            remove_leftovers(target)
+            remove_leftovers(target, only_writer=True)
             make(target)
     return target
 

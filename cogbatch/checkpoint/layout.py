@@ -91,13 +91,17 @@ def write_manifest(
     config: CogVLMConfig,
     *,
     weights: WrittenWeights,
-    sources: Sequence[Path],
+    sources: Mapping[Path, str],
     source_root: Path,
     options: Mapping[str, Any],
+    merged: Sequence[Mapping[str, Any]],
     dropped: Sequence[str],
     notes: Sequence[str],
 ) -> str:
-    """cogbatch_manifest.json over everything in folder; written last. Returns the model fingerprint."""
+    """cogbatch_manifest.json over everything in folder; written last. Returns the model fingerprint.
+
+    sources: sha256 of each file below source_root that was converted.
+    """
     model = fingerprint(weights.tensors, config, tokenizer_dir=folder)
     others = sorted(f for f in folder.iterdir() if f.is_file() and f.name not in weights.files)
     manifest = {
@@ -106,12 +110,14 @@ def write_manifest(
         "converter_version": cogbatch.__version__,
         "source": {
             "name": source_root.resolve().name,
-            "files": {f.relative_to(source_root).as_posix(): file_sha256(f) for f in sources},
+            "files": {f.relative_to(source_root).as_posix(): sha256 for f, sha256 in sources.items()},
         },
         "options": dict(options),
-        "merged": [],
+        "merged": [dict(item) for item in merged],
         "dropped": list(dropped),
         "notes": list(notes),
+        # What the tensors alone do not say: a lost config.json can be written again.
+        "config": json.loads((folder / "config.json").read_text(encoding="utf-8")),
         "files": weights.files | {f.name: file_sha256(f) for f in others},
     }
     _write_json(folder / MANIFEST, manifest)

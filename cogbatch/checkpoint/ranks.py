@@ -27,17 +27,27 @@ def rank_shape(name: TensorName, num_ranks: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def split(tensor: Tensor, name: TensorName, num_ranks: int) -> list[Tensor]:
-    """Each rank's piece; views where one section is shared, else new tensors.
+def shares(tensor: Tensor, name: TensorName, num_ranks: int) -> list[list[Tensor]]:
+    """For each rank the views of tensor that make up its piece, one after the other along name.dim.
 
     Raises ValueError: a section does not divide by num_ranks.
     """
     rank_shape(name, num_ranks)
     if name.dim is None or num_ranks == 1:
-        return [tensor] * num_ranks
+        return [[tensor]] * num_ranks
     chunks = [section.chunk(num_ranks, name.dim) for section in tensor.split(name.sections, name.dim)]
-    pieces = zip(*chunks, strict=True)
-    return [piece[0] if len(piece) == 1 else torch.cat(piece, name.dim) for piece in pieces]
+    return [list(views) for views in zip(*chunks, strict=True)]
+
+
+def split(tensor: Tensor, name: TensorName, num_ranks: int) -> list[Tensor]:
+    """Each rank's piece; views where one section is shared, else new tensors.
+
+    Raises ValueError: a section does not divide by num_ranks.
+    """
+    return [
+        views[0] if len(views) == 1 else torch.cat(views, name.dim or 0)
+        for views in shares(tensor, name, num_ranks)
+    ]
 
 
 def merge(pieces: Sequence[Tensor], name: TensorName) -> Tensor:

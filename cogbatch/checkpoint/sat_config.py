@@ -145,8 +145,8 @@ def check_fields(config: Mapping[str, Any], *, where: Path) -> int:
     return generation
 
 
-def to_sat(config: CogVLMConfig) -> dict[str, Any]:
-    """model_config.json as SAT writes it for one rank: its fields, in its order, defaults left out.
+def to_sat(config: CogVLMConfig, *, model_parallel_size: int = 1) -> dict[str, Any]:
+    """model_config.json as SAT writes it: its fields, in its order, defaults left out.
 
     Raises:
         CheckpointError: a value that SAT's code fixes (rotary base, layers with experts) is different here.
@@ -161,6 +161,15 @@ def to_sat(config: CogVLMConfig) -> dict[str, Any]:
             layers if generation == 2 else min(_V1_EXPERT_LAYERS, layers),
         ),
         "vision_expert_qkv_bias": (config.vision_expert_qkv_bias, generation == 2),
+        "hidden_act": (config.hidden_act, "silu"),
+        "tie_word_embeddings": (config.tie_word_embeddings, False),
+        "vision_config.hidden_act": (vision.hidden_act, "gelu"),
+        "vision_config.num_positions": (
+            vision.num_positions,
+            (vision.image_size // vision.patch_size) ** 2 + 1,
+        ),
+        # v1's expert projects to three times hidden_size, whatever num_multi_query_heads says.
+        **({"num_multi_query_heads": (config.num_multi_query_heads, heads)} if generation == 1 else {}),
     }
     for name, (value, expected) in fixed.items():
         if value != expected:
@@ -177,7 +186,7 @@ def to_sat(config: CogVLMConfig) -> dict[str, Any]:
         "num_attention_heads": heads,
         "vocab_size": config.vocab_size,
         "layernorm_order": "pre",
-        "model_parallel_size": 1,
+        "model_parallel_size": model_parallel_size,
         "max_sequence_length": config.max_position_embeddings,
         "use_bias": False,
         "inner_hidden_size": config.intermediate_size,
@@ -191,7 +200,7 @@ def to_sat(config: CogVLMConfig) -> dict[str, Any]:
             "num_attention_heads": vision.num_heads,
             "vocab_size": 1,
             "layernorm_order": "post",
-            "model_parallel_size": 1,
+            "model_parallel_size": model_parallel_size,
             "max_sequence_length": vision.num_positions,
             "inner_hidden_size": vision.intermediate_size,
             "use_final_layernorm": False,

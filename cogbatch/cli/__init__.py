@@ -8,9 +8,12 @@ from cogbatch.cli.app import app, main
 # Commands register as they are imported: this is the order in which help lists them.
 # isort: off
 from cogbatch.cli import convert
+from cogbatch.cli import verify
+from cogbatch.cli import export_sat
+from cogbatch.cli import doctor
 from cogbatch.cli import jobs
 from cogbatch.cli import generate
 from cogbatch.cli import report
 # isort: on
 
-__all__ = ["app", "convert", "generate", "jobs", "main", "report"]
+__all__ = ["app", "convert", "doctor", "export_sat", "generate", "jobs", "main", "report", "verify"]

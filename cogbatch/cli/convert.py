@@ -20,7 +20,14 @@ def convert(
     tokenizer: Tokenizer = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Of the tensors. [default: the source's own]")] = None,
     version: Version = None,
-    iteration: Annotated[int | None, typer.Option(help="Which iteration. [default: the latest]")] = None,
+    iteration: Annotated[
+        str | None,
+        typer.Option(help="A number, release, or a folder such as 800-ema. [default: the latest]"),
+    ] = None,
+    merge_lora: Annotated[
+        bool,
+        typer.Option("--merge-lora/--no-merge-lora", help="Merge unmerged LoRA weights, or refuse them."),
+    ] = True,
     inv_freq: Annotated[
         Literal["recompute", "keep"], typer.Option(help="Rotary frequencies: computed, or those stored.")
     ] = "recompute",
@@ -45,11 +52,13 @@ def convert(
         dtype=dtype,
         version=version,
         iteration=iteration,
+        merge_lora=merge_lora,
         inv_freq=inv_freq,
         max_shard_size=max_shard_size,
         overwrite=overwrite,
         on_progress=percent("converting"),
     )
-    size = f"{report.num_parameters:,} parameters, {report.size_bytes / 1e6:.1f} MB"
+    speed = f"in {report.seconds:.1f} s, {report.size_bytes / 1e6 / max(report.seconds, 1e-3):.0f} MB/s"
+    size = f"{report.num_parameters:,} parameters, {report.size_bytes / 1e6:.1f} MB ({speed})"
     lines = [f"{report.path}: {report.num_tensors} tensors, {size}, template {report.template_version}"]
     show([*lines, *report.notes], asdict(report), as_json=as_json)

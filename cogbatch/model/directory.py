@@ -21,6 +21,14 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 _V2_ROPE_THETA = 500000.0
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+# Official code keeps these in class defaults, which differ between v1 and v2.
+_LEFT_TO_CODE = (
+    "num_multi_query_heads",
+    "num_vision_expert_layers",
+    "vision_expert_qkv_bias",
+    "rope_theta",
+)
+_INDEX = "model.safetensors.index.json"
 _QKV = "model.layers.0.self_attn.language_expert_query_key_value.weight"
 _VISION_QKV_BIAS = "model.layers.0.self_attn.vision_expert_query_key_value.bias"
 _CONV = "model.vision.conv.weight"
@@ -56,10 +64,18 @@ def read_config(model_dir: Path) -> CogVLMConfig:
     heads = values.get("num_attention_heads", CogVLMConfig.num_attention_heads)
     if not isinstance(heads, int) or heads < 1:
         raise CheckpointError(f"{file}: num_attention_heads is {heads!r}, expected at least 1; copy it again")
+    vision = values.get("vision_config") or {}
+    if not isinstance(vision, dict):
+        raise CheckpointError(
+            f"{file} is not a CogVLM configuration: vision_config is {vision!r}, expected an object"
+        )
     for transient in ("auto_map", "architectures", "transformers_version"):
         values.pop(transient, None)
-    if "num_multi_query_heads" not in values:  # an official file
-        values |= _from_tensors(values, tensor_shapes(model_dir), num_heads=heads)
+    # An official file, or one that official code saved again, which writes some of these and not others.
+    if not (values.keys() >= set(_LEFT_TO_CODE) and "downsample" in vision):
+        decided = _from_tensors(tensor_shapes(model_dir), num_heads=heads)
+        values["vision_config"] = {"downsample": decided.pop("downsample"), **vision}
+        values = decided | values
     try:
         return CogVLMConfig(**values)
     except Exception as error:  # huggingface_hub raises its own validation errors
@@ -99,9 +115,13 @@ def load_tokenizer(folder: Path, *, shown_as: str | Path | None = None) -> Any:
 
 
 def tensor_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor in the directory's safetensors files, from their headers alone."""
+    """Shape of every tensor in the safetensors files that from_pretrained reads, from their headers alone.
+
+    Raises:
+        CheckpointError: there are none, or one is missing or unreadable.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(model_dir.glob("*.safetensors")):
+    for file in _weight_files(model_dir):
         try:
             with safe_open(file, framework="pt") as tensors:
                 shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
@@ -112,20 +132,30 @@ def tensor_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _from_tensors(
-    values: dict[str, object], shapes: dict[str, tuple[int, ...]], *, num_heads: int
-) -> dict[str, object]:
+def _weight_files(model_dir: Path) -> list[Path]:
+    """transformers' order: one whole file, then those of the index. Other files may lie beside them."""
+    single, index = model_dir / "model.safetensors", model_dir / _INDEX
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        return sorted(model_dir.glob("*.safetensors"))
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{index}: not a weight index ({error!r}); run cogbatch doctor") from error
+    return [model_dir / name for name in names]
+
+
+def _from_tensors(shapes: dict[str, tuple[int, ...]], *, num_heads: int) -> dict[str, Any]:
     """What official files leave to class defaults: grouped heads, bias, rotary base, downsampling."""
     if _QKV not in shapes:
         raise CheckpointError(f"the weights have no tensor {_QKV}: this is not a CogVLM directory")
     rows, hidden = shapes[_QKV]
-    head_dim = hidden // num_heads
     downsample = _CONV in shapes
-    vision = values.get("vision_config")
     return {
-        "num_multi_query_heads": (rows - hidden) // (2 * head_dim),
+        "num_multi_query_heads": (rows - hidden) // (2 * (hidden // num_heads)),
         "vision_expert_qkv_bias": _VISION_QKV_BIAS in shapes,
         "num_vision_expert_layers": sum(name.endswith("vision_expert_dense.weight") for name in shapes),
-        "vision_config": {**(vision if isinstance(vision, dict) else {}), "downsample": downsample},
-        **({"rope_theta": _V2_ROPE_THETA} if downsample and "rope_theta" not in values else {}),
+        "rope_theta": _V2_ROPE_THETA if downsample else CogVLMConfig.rope_theta,
+        "downsample": downsample,
     }

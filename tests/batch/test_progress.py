@@ -7,7 +7,7 @@ import re
 
 from rich.console import Console
 
-from cogbatch.batch.progress import PlainProgress, RichProgress, Status, clock, open_progress
+from cogbatch.batch.progress import PlainProgress, RichProgress, Status, clock, open_progress, percent
 
 
 def test_speed_counts_this_run_only() -> None:
@@ -55,3 +55,14 @@ def test_the_live_display_shows_bar_and_numbers_at_any_width() -> None:
         assert "40/128 items" in shown, width
         assert "ETA" in shown, width
         assert "━" in shown
+
+
+def test_bytes_are_said_with_their_speed_and_not_of_what_is_quick() -> None:
+    said: list[str] = []
+    report = percent("converting", said.append, every_s=0.0)
+    report(13_200_000_000, 33_000_000_000)
+    assert re.fullmatch(r"converting: 40 % \(13\.2 of 33\.0 GB, \d+ MB/s\)", said[0])
+    quick = percent("converting", said.append)
+    quick(1, 2)
+    quick(2, 2)
+    assert len(said) == 1

@@ -1,6 +1,7 @@
 """Conversion: values, names and dtypes; whole or not at all; bad input in one line each."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,20 @@ def test_tensors_are_the_sources_bit_for_bit(converted: Converted, golden: Path)
     assert len(written) == 75 + 3
 
 
+def test_ranks_give_the_very_model_that_one_file_gives(golden: Path, tmp_path: Path) -> None:
+    one = convert(golden / "tiny-a" / "ckpt", tmp_path / "one", version="base")
+    two = convert(golden / "tiny-a-mp2" / "ckpt", tmp_path / "two", version="base")
+    assert two.fingerprint == one.fingerprint
+    assert "merged 2 model-parallel ranks" in two.notes
+    manifest = read_manifest(two.path)
+    assert manifest is not None
+    assert manifest["merged"] == [{"what": "model-parallel ranks", "count": 2}]
+    assert [name for name in manifest["source"]["files"] if name.startswith("1/")] == [
+        "1/mp_rank_00_model_states.pt",
+        "1/mp_rank_01_model_states.pt",
+    ]
+
+
 def test_default_dtype_is_the_sources_own_and_rotary_tables_are_fp32(golden: Path, tmp_path: Path) -> None:
     report = convert(golden / "tiny-a-ds" / "ckpt", tmp_path / "out", version="base")
     written = tensors_of(tmp_path / "out")
@@ -58,6 +73,18 @@ def test_kept_rotary_frequencies_are_the_stored_ones(golden: Path, tmp_path: Pat
     config = config_of(tmp_path / "out")
     assert (config["rope_inv_freq"][1], config["rope_dtype"]) == (0.31640625, "bfloat16")
     assert tensors_of(tmp_path / "out")["model.layers.0.self_attn.rotary_emb.inv_freq"][1] == 0.31640625
+
+
+def test_only_a_table_that_is_there_and_finite_can_be_kept(sat_copy: SatCopy, tmp_path: Path) -> None:
+    key = "mixins.rotary.rotary_emb.inv_freq"
+    broken = sat_copy(edit=lambda module: module[key].fill_(float("nan")))
+    without = sat_copy("tiny-2", edit=lambda module: module.pop(key))
+    for folder, message in ((broken, f"'{key}' holds NaN"), (without, f"no '{key}' to keep")):
+        with pytest.raises(CheckpointError, match=message):
+            convert(folder, tmp_path / "out", version="base", inv_freq="keep")
+        convert(folder, tmp_path / "out", version="base", overwrite=True)
+        assert tensors_of(tmp_path / "out")["model.layers.0.self_attn.rotary_emb.inv_freq"].isfinite().all()
+        shutil.rmtree(tmp_path / "out")
 
 
 @pytest.mark.parametrize(("name", "theta", "heads"), [("tiny-a", 10000.0, 4), ("tiny-2", 500000.0, 2)])

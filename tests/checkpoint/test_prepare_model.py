@@ -110,6 +110,34 @@ def test_other_weights_are_another_model(golden: Path, sat_copy: SatCopy) -> Non
     assert a.fingerprint != b.fingerprint
 
 
+def test_ranks_and_unmerged_lora_are_prepared_like_any_checkpoint(golden: Path) -> None:
+    plain = prepare_model(golden / "tiny-a" / "ckpt", version="base")
+    ranks = prepare_model(golden / "tiny-a-mp2" / "ckpt", version="base")
+    lora = prepare_model(golden / "tiny-a-lora" / "ckpt", version="base")
+    assert ranks.path != plain.path
+    assert ranks.fingerprint == plain.fingerprint != lora.fingerprint
+
+
+def test_another_latest_iteration_is_another_conversion(sat_copy: SatCopy) -> None:
+    folder = sat_copy()
+    first = prepare_model(folder, version="base")
+    shutil.copytree(folder / "1", folder / "2")
+    assert prepare_model(folder, version="base") == first
+    (folder / "latest").write_text("2")
+    assert prepare_model(folder, version="base").path != first.path
+
+
+def test_what_a_killed_conversion_left_in_the_cache_is_cleared(golden: Path, cache: Path) -> None:
+    target = prepare_model(golden / "tiny-a" / "ckpt", version="base").path
+    left = target.with_name(f".{target.name}.partial-0123456789ab")
+    target.rename(left)
+    assert prepare_model(golden / "tiny-a" / "ckpt", version="base").path == target
+    assert sorted(entry.name for entry in (cache / "models").iterdir()) == [
+        target.name,
+        f"{target.name}.lock",
+    ]
+
+
 def test_template_of_a_model_directory_can_be_overridden(model_dir: Path) -> None:
     assert prepare_model(model_dir).template_version == "chat"
     assert prepare_model(model_dir, version="chat").template_version == "inst"

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import sys
 import types
 from collections import OrderedDict
@@ -55,8 +56,25 @@ def test_iteration_defaults_to_latest_and_can_be_chosen(sat_copy: SatCopy) -> No
     with pytest.raises(CheckpointError, match=r"no folder for iteration 'release'; found 20"):
         find_sat_files(folder)
     (folder / "latest").unlink()
-    with pytest.raises(CheckpointError, match=r"no file 'latest'; pass --iteration \(found 20\)"):
+    assert find_sat_files(folder).iteration == "20"
+
+
+def test_without_latest_the_iteration_must_be_chosen_among_several(sat_copy: SatCopy) -> None:
+    folder = sat_copy()
+    (folder / "latest").unlink()
+    for name in ("800", "1200", "800-ema"):
+        shutil.copytree(folder / "1", folder / name)
+    with pytest.raises(
+        CheckpointError, match=r"no file 'latest'; pass --iteration \(found 1, 800, 1200, 800-ema"
+    ):
         find_sat_files(folder)
+    assert find_sat_files(folder, iteration="800-ema").weights[0].parent.name == "800-ema"
+
+
+@pytest.mark.parametrize("iteration", ["../sat-tiny-a/1", "..", "", "1/"])
+def test_an_iteration_is_a_folders_name(golden: Path, iteration: str) -> None:
+    with pytest.raises(ValueError, match="expected a number or a folder's name"):
+        find_sat_files(golden / "tiny-a" / "ckpt", iteration=iteration)
 
 
 def test_latest_never_leads_out_of_the_directory(sat_copy: SatCopy) -> None:
@@ -170,10 +188,10 @@ def test_directories_that_are_not_whole_say_what_is_missing(sat_copy: SatCopy) -
     with pytest.raises(CheckpointError, match="this is an iteration folder, give its parent"):
         find_sat_files(folder / "1")
     (folder / "1" / RANK).rename(folder / "1" / "mp_rank_01_model_states.pt")
-    with pytest.raises(CheckpointError, match=f"no {RANK}; found mp_rank_01_model_states.pt"):
+    with pytest.raises(CheckpointError, match=f"no {RANK}, expected 1 .* found mp_rank_01_model_states.pt"):
         find_sat_files(folder)
     (folder / "1" / RANK).touch()
-    with pytest.raises(CheckpointError, match=r"size 2\) are not yet supported; merge the ranks"):
+    with pytest.raises(CheckpointError, match=r"2 rank files, but model_config.json says .*_size 1"):
         find_sat_files(folder)
     (folder / "1" / "z3_rank_00_model_states.pt").touch()
     with pytest.raises(CheckpointError, match="ZeRO-3"):
@@ -186,9 +204,33 @@ def test_directories_that_are_not_whole_say_what_is_missing(sat_copy: SatCopy) -
         find_sat_files(folder)
 
 
-def test_model_parallel_size_in_the_configuration_is_enough_to_refuse(sat_copy: SatCopy) -> None:
-    with pytest.raises(CheckpointError, match="nproc_per_node 4"):
-        find_sat_files(sat_copy(config={"model_parallel_size": 4}))
+def test_missing_ranks_are_named_and_found_in_a_sibling_run(sat_copy: SatCopy) -> None:
+    folder = sat_copy("tiny-a-mp2", config={"model_parallel_size": 4})
+    with pytest.raises(
+        CheckpointError, match=r"no mp_rank_02_model_states.pt, mp_rank_03.*expected 4.*found mp"
+    ):
+        find_sat_files(folder)
+    sibling = folder.parent / "run-12-31-00-01" / "1"
+    sibling.mkdir(parents=True)
+    (sibling / "mp_rank_03_model_states.pt").touch()
+    with pytest.raises(
+        CheckpointError, match=r"there is .*/run-12-31-00-01/1/mp_rank_03_model_states.pt: if"
+    ):
+        find_sat_files(folder)
+    (folder / "model_config.json").rename(sibling.parent / "model_config.json")
+    with pytest.raises(CheckpointError, match=r"there is .*/run-12-31-00-01/model_config.json: if"):
+        find_sat_files(folder)
+
+
+def test_ranks_are_as_many_as_there_are_files_where_the_configuration_does_not_say(sat_copy: SatCopy) -> None:
+    folder = sat_copy("tiny-a-mp2", config={"model_parallel_size": None})
+    assert [file.name[8:10] for file in find_sat_files(folder).weights] == ["00", "01"]
+
+
+@pytest.mark.parametrize("size", [0, "2", True, 1.5])
+def test_a_model_parallel_size_that_is_none_is_named(sat_copy: SatCopy, size: object) -> None:
+    with pytest.raises(CheckpointError, match=r"model_parallel_size is .*, expected a whole number"):
+        find_sat_files(sat_copy(config={"model_parallel_size": size}))
 
 
 @pytest.mark.parametrize(

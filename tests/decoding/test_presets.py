@@ -94,6 +94,5 @@ def test_every_strategy_is_documented_with_what_it_reads() -> None:
             reads |= STRATEGIES["beam"].uses - {"beam"}
         assert reads - {"beam"} | WARPER_FIELDS >= strategy.uses, name
         assert reads - {"beam"} <= strategy.uses, name
-    assert set(
-        re.findall(r"`(\w+)`", section.partition("The warpers, in this order")[2].partition(".")[0])
-    ) == (WARPER_FIELDS)
+    warpers = section.partition("The warpers, in this order")[2].partition(".")[0]
+    assert set(re.findall(r"`(\w+)`", warpers)) == WARPER_FIELDS

@@ -1,0 +1,76 @@
+"""A PyTorch file, read as data: memory-mapped where the format allows, and nothing in it is run."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cogbatch.errors import CheckpointError
+
+
+class _Inert:
+    """Stands in for a training framework's object; whatever the file does to it has no effect."""
+
+    def __init__(self, *args: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+# What training files hold besides tensors and plain containers: random states, scalars and option lists.
+# All of these only build values. numpy 1 wrote the same functions under numpy.core.
+_ALLOWED: dict[str, Callable[..., object]] = {
+    "numpy.ndarray": np.ndarray,
+    "numpy.dtype": np.dtype,
+    "numpy._core.multiarray._reconstruct": np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+    "numpy.core.multiarray._reconstruct": np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+    "numpy._core.multiarray.scalar": np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    "numpy.core.multiarray.scalar": np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    "argparse.Namespace": argparse.Namespace,
+}
+_DTYPES = tuple({type(np.dtype(code)) for code in np.typecodes["All"]})
+_INERT_MODULES = ("deepspeed.", "sat.", "apex.", "megatron.")
+
+
+def load_torch_file(file: Path) -> object:
+    """torch.load that never runs code from the file: weights_only, with an allow-list for training files.
+
+    Raises:
+        CheckpointError: truncated, damaged, or it asks for something that is not weights.
+    """
+    try:
+        with file.open("rb") as stream:
+            is_zip = stream.read(4) == b"PK\x03\x04"
+        allowed = _allow_list(file) if is_zip else []
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # how old files were written is not our reader's news
+            return torch.load(file, map_location="cpu", mmap=is_zip, weights_only=True)
+    except CheckpointError:
+        raise
+    except (
+        Exception
+    ) as err:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... for bad bytes
+        reason = str(err).splitlines()[0][:200] if str(err) else type(err).__name__
+        if "weights_only" in reason:  # torch's advice to run whatever the file holds is not ours
+            reason = "not only weights, or damaged"
+        size = file.stat().st_size if file.exists() else 0
+        raise CheckpointError(
+            f"{file}: not a readable PyTorch file ({size:,} bytes: {reason}); truncated? copy it again"
+        ) from err
+
+
+def _allow_list(file: Path) -> list[Any]:
+    allowed: list[Any] = [(value, name) for name, value in _ALLOWED.items()]
+    allowed += _DTYPES
+    for name in torch.serialization.get_unsafe_globals_in_checkpoint(file):
+        if name in _ALLOWED or name.startswith("numpy.dtypes."):
+            continue
+        if not name.startswith(_INERT_MODULES):
+            raise CheckpointError(f"{file}: asks to load {name}, which is not weights; nothing of it was run")
+        allowed.append((_Inert, name))
+    return allowed
