@@ -79,6 +79,9 @@ def settings(k: int) -> dict[str, GenerationParams]:
         "stochastic-beam, T 1.0": {"strategy": "stochastic-beam"},
         "branch, T 0.7": {"strategy": "branch", "temperature": 0.7},
         **{f"{name} of {4 * k}, T {t}": {"selector": name, "temperature": t} for name, t in pools},
+        f"dpp of {4 * k} by support, T 0.7": {"selector": "dpp", "quality": "support", "temperature": 0.7},
+        f"mmr of {4 * k} by support, T 1.0": {"selector": "mmr", "quality": "support"},
+        f"dpp of {8 * k} by support, T 1.0": {"selector": "dpp", "quality": "support", "pool_size": 8 * k},
     }
     named = {name: GenerationParams(**{**common, **values}) for name, values in table.items()}
     return named | {f"preset {name}": preset(name, **common) for name in PRESETS}
