@@ -192,7 +192,8 @@ def test_loops_are_flagged_and_drawn_anew_as_often_as_asked(stammering: Engine) 
 def test_drawing_anew_does_not_depend_on_k(stammering: Engine) -> None:
     many = answer(stammering, replace(LOOPING, resample_loops=3)).candidates
     few = answer(stammering, replace(LOOPING, resample_loops=3, num_candidates=3)).candidates
-    assert few == many[:3]
+    # Other numbers of rows round differently: tokens and lanes are what a seed fixes.
+    assert [(c.token_ids, c.lane) for c in few] == [(c.token_ids, c.lane) for c in many[:3]]
 
 
 def test_a_selector_takes_loops_only_where_it_must(stammering: Engine) -> None:
