@@ -11,11 +11,11 @@ from PIL import Image
 
 from cogbatch import Engine, GenerationParams, GenerationRequest, RequestOutput
 from cogbatch.decoding import registry
+from cogbatch.decoding.candidates import select
 from cogbatch.decoding.loops import is_loop
 from cogbatch.decoding.parts import apportion, parts
 from cogbatch.decoding.sample import Sample
 from cogbatch.decoding.selector import SelectionContext
-from cogbatch.engine.answer import select
 from cogbatch.engine.runner import Runner
 from cogbatch.text import normalise
 from cogbatch.types import Candidate, PortfolioMember
