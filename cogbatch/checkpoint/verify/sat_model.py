@@ -85,7 +85,8 @@ class ExpertAttention(RotaryMixin):
         )
         positions = kw_args["position_ids"]
         query, key = self.rotary_emb(query, key, positions, max_seqlen=int(positions.max()) + 1)
-        context = attention_fn_default(query, key, value, mask)
+        attention_fn = attention.hooks.get("attention_fn", attention_fn_default)  # a cache, for one
+        context = attention_fn(query, key, value, mask, None, **kw_args)
         context = context.transpose(1, 2).flatten(2)  # [B, S, H of this rank]
         output = attention.dense(context)
         if expert:
