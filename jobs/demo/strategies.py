@@ -160,10 +160,10 @@ def report(measured: Mapping[str, Measured], *, num_scenes: int, k: int) -> Iter
     yield ""
     yield "## Claims"
     yield ""
-    yield from _claims(measured)
+    yield from _claims(measured, k=k)
 
 
-def _claims(measured: Mapping[str, Measured]) -> Iterator[str]:
+def _claims(measured: Mapping[str, Measured], *, k: int) -> Iterator[str]:
     building = measured[BUILDING]
     share = building.mean("true").value
     base = same_truth(measured, share)
@@ -174,6 +174,15 @@ def _claims(measured: Mapping[str, Measured]) -> Iterator[str]:
         f"({100 * share:.1f} % against {measured[base].mean('true').percent()} % of *{base}*): "
         f"**{value:.2f} times** as many distinct true captions per scene ({low:.2f} to {high:.2f}). "
         f"The aim was 1.5: {verdict}."
+    )
+    most = k / measured[base].mean("contents").value
+    yield (
+        f"  - {most:.2f} times is all that {k} captions can reach there, each of them true and different from "
+        f"the others in content: `sample` already says many different true things about these scenes."
+    )
+    yield (
+        f"  - The price: {building.mean('facts').plain()} facts in a true caption, against "
+        f"{measured[base].mean('facts').plain()}. Short captions hold fewer rare parts, so `support` prefers them."
     )
     for name in (name for name in measured if name.startswith("sample, T")):
         value, low, high = ratio(building, measured[name])
