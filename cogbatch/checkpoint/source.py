@@ -26,7 +26,7 @@ Part = Tensor | LoraWeight
 """What one rank holds under a plain name."""
 
 # One block of rows in float32: large enough for full speed, small beside any model's tensors.
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 4 << 20
 # The integer of the same width, and the first bits without sign that are infinity or NaN: all ones above.
 _BITS = {
     torch.float32: (torch.int32, 0xFF << 24),

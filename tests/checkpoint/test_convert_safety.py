@@ -89,7 +89,7 @@ def test_a_killed_conversion_leaves_nothing_finished_and_the_next_one_works(
 
 
 def test_memory_is_that_of_a_few_pieces_whatever_is_merged(tmp_path: Path) -> None:
-    wide = TINY | {"hidden_size": 512, "inner_hidden_size": 4096, "vocab_size": 16000}
+    wide = TINY | {"hidden_size": 512, "inner_hidden_size": 4096, "vocab_size": 32000}
     names = tensor_names(config_of(wide))
     by_name = {name.sat: name for name in names}
 
@@ -114,5 +114,5 @@ def test_memory_is_that_of_a_few_pieces_whatever_is_merged(tmp_path: Path) -> No
         dtype="float32",
         on_progress=lambda *_: seen.append(anonymous_bytes()),
     )
-    # Held at a time: a few blocks of 8 MB, and one layer's LoRA in float32.
-    assert max(seen) - before < 80_000_000 < report.size_bytes / 2
+    # Held at a time: a few blocks of 4 MB, one layer's LoRA in float32, and 64 MB that malloc may keep.
+    assert max(seen) - before < 120_000_000 < report.size_bytes / 2

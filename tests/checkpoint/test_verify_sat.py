@@ -95,7 +95,8 @@ def test_our_cogvlm_for_sat_computes_what_the_official_one_did(
         probes=tmp_path / "probes",
         continued=tmp_path / "continued",
         target_dtype=None,
-        rope_dtype="float32",  # the stored table, in the precision in which the fixtures were run
+        # This fixture stores a rounded table, and was run with it in fp32; the others with the exact one.
+        rope_dtype="float32" if name == "tiny-a-ds" else None,
         out=tmp_path,
     )
     assert ill == ""
