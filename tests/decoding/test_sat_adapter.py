@@ -83,7 +83,7 @@ def numbers(choice: Choice) -> dict[str, float]:
 def test_candidates_are_those_of_the_strategy_by_itself(name: str, batch_size: int) -> None:
     """Rows end at different steps, in other orders than they began: 20 languages show all of that."""
     for seed in range(20):
-        model, params = a_language(seed), params_of(name)
+        model, params = a_language(seed), params_of(name, min_new_tokens=seed % 3)
         strategy = SatStrategy(params, end_tokens=[END], item_id="item")
         sequences = SatLoop(model).fill(strategy, room=12, batch_size=batch_size)
         expected = drive(strategy_named(name), params, model, "item")
@@ -98,9 +98,9 @@ def test_the_model_runs_one_row_or_the_whole_batch() -> None:
     """SAT can expand nothing else; a last row alone runs alone."""
     loop = SatLoop(a_language())
     loop.fill(SatStrategy(params_of("sample", max_new_tokens=40), end_tokens=[END]), room=40)
-    assert loop.rows[:2] == [1, 4]
-    assert set(loop.rows) == {1, 4}
-    assert loop.rows == [1, *sorted(loop.rows[1:], reverse=True)]
+    several, alone = loop.rows.count(4), loop.rows.count(1) - 1
+    assert min(several, alone) > 0
+    assert loop.rows == [1, *[4] * several, *[1] * alone]
 
 
 def test_rows_beyond_those_alive_repeat_the_first() -> None:
@@ -126,7 +126,12 @@ def test_one_strategy_serves_one_prompt_after_the_other() -> None:
     strategy = SatStrategy(params, end_tokens=[END])
     for item in ("a", "b", "a"):
         strategy.item_id = item
-        SatLoop(model).fill(strategy, room=9)
+        steps = SatLoop(model).stream(strategy, room=9)
+        next(steps)
+        assert strategy.choices == []  # not those of the prompt before
+        *_, last = steps
+        assert strategy.is_done
+        strategy.finalize(*last)
         assert not strategy.is_done
         expected = drive(strategy_named("stochastic-beam"), params, model, item)
         answers = [choice.hypothesis.tokens for choice in expected]
@@ -140,14 +145,18 @@ def test_half_precision_logits_that_want_gradients_are_fine() -> None:
     strategy.finalize(*strategy.forward(logits, PROMPT.expand(4, -1), None))
     best = logits[0].detach().float().log_softmax(-1).topk(4)
     assert [c.hypothesis.tokens[0] for c in strategy.choices] == best.indices.tolist()
+    assert [c.hypothesis.cumulative_logprob for c in strategy.choices] == best.values.tolist()
 
 
 def test_candidates_have_texts_and_a_selector_chooses_among_them() -> None:
     model = Markov.random(259, spread=2.5)
     params = params_of("sample", num_candidates=3, selector="dpp", pool_size=10)
-    strategy = SatStrategy(params, end_tokens=[END], item_id="a")
+    letters = range(3 + ord("a"), 3 + ord("m") + 1)
+    strategy = SatStrategy(params, end_tokens=letters, item_id="a")
     pool = SatLoop(model).fill(strategy, room=9)
     candidates = strategy.candidates(ByteTokenizer())
+    assert any(choice.hypothesis.finish_reason == "stop" for choice in strategy.choices)
+    assert not set("abcdefghijklm") & set("".join(candidate.text for candidate in candidates))
     assert (len(pool), len(candidates)) == (10, 3)
     drawn = {choice.hypothesis.tokens for choice in strategy.choices}
     assert all(isinstance(c, Candidate) and c.token_ids in drawn and c.source == "sample" for c in candidates)
