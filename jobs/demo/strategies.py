@@ -177,12 +177,13 @@ def _claims(measured: Mapping[str, Measured], *, k: int) -> Iterator[str]:
     )
     most = k / measured[base].mean("contents").value
     yield (
-        f"  - {most:.2f} times is all that {k} captions can reach there, each of them true and different from "
-        f"the others in content: `sample` already says many different true things about these scenes."
+        f"  - {most:.2f} times is all that {k} captions can reach there, each of them true and different "
+        f"from the others in content: `sample` already says many different true things about these scenes."
     )
     yield (
         f"  - The price: {building.mean('facts').plain()} facts in a true caption, against "
-        f"{measured[base].mean('facts').plain()}. Short captions hold fewer rare parts, so `support` prefers them."
+        f"{measured[base].mean('facts').plain()}. "
+        "Short captions hold fewer rare parts, so `support` prefers them."
     )
     for name in (name for name in measured if name.startswith("sample, T")):
         value, low, high = ratio(building, measured[name])
