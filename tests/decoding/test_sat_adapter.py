@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from cogbatch.decoding import registry
 from cogbatch.decoding.conformance import END, Markov, drive
 from cogbatch.decoding.params import check_params
 from cogbatch.decoding.registry import STRATEGIES, strategy_named
+from cogbatch.decoding.rng import ItemRandom
 from cogbatch.decoding.sat_adapter import SatStrategy
-from cogbatch.decoding.strategy import Choice
+from cogbatch.decoding.strategy import Choice, State
 from cogbatch.types import Candidate, GenerationParams, PortfolioMember
 from tests.tiny import ByteTokenizer
 
@@ -59,6 +61,35 @@ class SatLoop:
                 return
 
 
+class Hourglass:
+    """Forks the prompt, goes on with one row alone, forks that one, and so on."""
+
+    uses: frozenset[str] = frozenset()
+    distinct = True
+    nested = False
+
+    def check(self, params: GenerationParams) -> None:
+        """Anything goes."""
+
+    def num_rows(self, params: GenerationParams) -> int:
+        return params.num_candidates
+
+    def step(
+        self,
+        logprobs: torch.Tensor,
+        state: State,
+        t: int,
+        rng: ItemRandom,  # noqa: ARG002
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if t % 2:
+            return torch.tensor([len(logprobs) - 1]), logprobs[-1:].argmax(-1)
+        tokens = logprobs[0].topk(state.params.num_candidates).indices
+        return torch.zeros_like(tokens), tokens
+
+    def finish(self, state: State) -> list[Choice]:
+        return [Choice(hypothesis) for hypothesis in state.finished]
+
+
 def params_of(strategy: str, **changes: Any) -> GenerationParams:
     common = {"strategy": strategy, "num_candidates": 4, "max_new_tokens": 9, "seed": 3}
     return GenerationParams(**{**common, **OPTIONS.get(strategy, {}), **changes})
@@ -92,6 +123,18 @@ def test_candidates_are_those_of_the_strategy_by_itself(name: str, batch_size: i
         assert [sequence.tolist() for sequence in sequences] == [[7, 7, 9, *answer] for answer in answers]
         for found, wanted in zip(strategy.choices, expected, strict=True):
             assert numbers(found) == pytest.approx(numbers(wanted), abs=1e-4, rel=1e-4)
+
+
+def test_a_strategy_from_elsewhere_may_fork_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "STRATEGIES", {**STRATEGIES, "hourglass": Hourglass()})
+    params, loop = params_of("hourglass", ignore_eos=True), SatLoop(a_language())
+    strategy = SatStrategy(params, end_tokens=[END])
+    loop.fill(strategy, room=9)
+    expected = drive(Hourglass(), params, loop.model)
+    assert [choice.hypothesis.tokens for choice in strategy.choices] == [
+        c.hypothesis.tokens for c in expected
+    ]
+    assert loop.rows == [1, 4, 1, 4, 1, 4, 1, 4, 1]
 
 
 def test_the_model_runs_one_row_or_the_whole_batch() -> None:
