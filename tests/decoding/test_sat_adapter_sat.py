@@ -130,7 +130,7 @@ def assert_same(found: Sequence[Candidate], expected: Sequence[Candidate]) -> No
         for name in numbers:
             value, wanted = getattr(one, name), getattr(other, name)
             assert (value is None) == (wanted is None), name
-            assert value is None or value == pytest.approx(wanted, abs=1e-3, rel=1e-4), name
+            assert value is None or value == pytest.approx(wanted, abs=1e-4, rel=1e-4), name
         blank = dict.fromkeys(numbers, 0.0)
         assert replace(one, **blank) == replace(other, **blank)
 
