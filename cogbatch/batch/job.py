@@ -232,6 +232,7 @@ def _summary(
         errors=tally.errors,
         error_kinds=error_kinds(tally),
         candidates=tally.candidates,
+        candidates_missing=(tally.rows - tally.errors) * spec.generation.num_candidates - tally.candidates,
         tokens=tally.tokens,
         shards=len(job["shards"]),
         shards_done_now=missing,

@@ -28,7 +28,11 @@ class ErrorKind:
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished job. seconds, items_per_s and tokens_per_s are those of the last run that did work."""
+    """A finished job. seconds, items_per_s and tokens_per_s are those of the last run that did work.
+
+    candidates_missing: that the ok rows fall short of num_candidates each; strategies that promise different
+    texts, and selectors, deliver fewer where there are fewer.
+    """
 
     name: str
     rows: int
@@ -36,6 +40,7 @@ class Summary:
     errors: int
     error_kinds: tuple[ErrorKind, ...]
     candidates: int
+    candidates_missing: int
     tokens: int
     shards: int
     shards_done_now: int
@@ -66,6 +71,10 @@ class Summary:
         ]
         if self.rows and not self.ok:
             lines.append("warning: no row was answered; see the reasons above")
+        if self.candidates_missing:
+            lines.append(
+                f"{self.candidates_missing} candidates fewer than asked for: not as many different texts"
+            )
         if self.duplicate_ids:
             lines.append(f"ids shared with an earlier row: {self.duplicate_ids} rows")
         return [*lines, f"parts: {self.parts}"]
