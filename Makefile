@@ -40,12 +40,12 @@ $(VENV)/installed: pyproject.toml requirements.lock
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(INSTALL) -e ".[dev]"
+	$(INSTALL) -e ".[dev,embedding]"
 	touch $@
 
 # SwissArmyTransformer, to run the checkpoints that conversions are compared with. Builds deepspeed.
 $(VENV)/installed-sat: $(VENV)/installed-dev
-	$(INSTALL) -e ".[dev,sat]"
+	$(INSTALL) -e ".[dev,embedding,sat]"
 	touch $@
 
 clean:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from pathlib import Path
 
+import model2vec
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
@@ -18,7 +19,6 @@ VECTORS = {"[UNK]": (5, 5), "cat": (1, 0), "kitten": (0.8, 0.6), "stone": (-1, 0
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    model2vec = pytest.importorskip("model2vec", reason="needs pip install 'cogbatch[embedding]'")
     tokenizer = Tokenizer(WordLevel({word: row for row, word in enumerate(VECTORS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     directory = tmp_path_factory.mktemp("model")
@@ -55,6 +55,5 @@ def test_vectors_that_are_no_numbers_are_an_error(model: str) -> None:
 
 
 def test_a_directory_without_a_model_is_named(tmp_path: Path) -> None:
-    pytest.importorskip("model2vec", reason="needs pip install 'cogbatch[embedding]'")
     with pytest.raises(ValueError, match=r"cannot be loaded: expected model\.safetensors, tokenizer\.json"):
         similarity_matrix(["a"], kind="embedding", embedding_model=str(tmp_path))
