@@ -119,11 +119,13 @@ def convert(
             write_config(folder, plan.config, dtype=plan.dtype)
             write_processor(folder, plan.config)
             write_code(folder)
+            sources = hashes.result()
+            _check_ranks_differ(files.weights, sources)
             fingerprint = write_manifest(
                 folder,
                 plan.config,
                 weights=weights,
-                sources=hashes.result(),
+                sources=sources,
                 source_root=files.path,
                 options={
                     "iteration": files.iteration,
@@ -151,6 +153,14 @@ def convert(
         notes=tuple(notes),
         seconds=time.monotonic() - started,
     )
+
+
+def _check_ranks_differ(ranks: Sequence[Path], hashes: Mapping[Path, str]) -> None:
+    first: dict[str, Path] = {}
+    for file in ranks:
+        other = first.setdefault(hashes[file], file)
+        if other != file:
+            raise CheckpointError(f"{file}: the same bytes as {other.name}; copy the right rank's file")
 
 
 def parse_size(size: int | str) -> int:

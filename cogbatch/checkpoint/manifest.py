@@ -21,6 +21,8 @@ from cogbatch.model.configuration_cogvlm import CogVLMConfig, CogVLMVisionConfig
 from cogbatch.model.directory import read_config
 
 MANIFEST = "cogbatch_manifest.json"
+WHOLE = "model.safetensors"
+"""Weights in one file, which transformers loads rather than an index."""
 
 NUMERICS_VERSION = 1
 """Raised whenever our code computes other numbers from the same weights."""
@@ -72,13 +74,13 @@ def model_fingerprint(model_dir: Path, *, tokenizer_dir: Path | None = None) -> 
 
 
 def weight_files(model_dir: Path) -> tuple[Path, ...]:
-    """The safetensors files that from_pretrained would read.
+    """The safetensors files that from_pretrained would read: one whole file first, else those of the index.
 
     Raises:
         CheckpointError: there are none, or one that the index names is missing.
     """
-    index, single = model_dir / INDEX, model_dir / "model.safetensors"
-    if index.is_file():
+    index, single = model_dir / INDEX, model_dir / WHOLE
+    if not single.is_file() and index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError) as err:
@@ -112,11 +114,18 @@ def read_manifest(model_dir: Path) -> dict[str, Any] | None:
 
 
 def check_files(model_dir: Path) -> list[str]:
-    """Names of files that are missing or differ from the manifest; empty: all is well, or no manifest."""
-    manifest = read_manifest(model_dir) or {"files": {}}
-    return [
+    """Names of files that are missing or differ from the manifest; empty: all is well, or no manifest.
+
+    A whole model.safetensors that the manifest does not know is among them: it would load instead.
+    """
+    manifest = read_manifest(model_dir)
+    if manifest is None:
+        return []
+    files = manifest["files"]
+    stray = [] if WHOLE in files or not (model_dir / WHOLE).is_file() else [WHOLE]
+    return stray + [
         name
-        for name, expected in manifest["files"].items()
+        for name, expected in files.items()
         if not (model_dir / name).is_file() or file_sha256(model_dir / name) != expected
     ]
 

@@ -22,6 +22,7 @@ from cogbatch.checkpoint.torch_file import load_torch_file
 from cogbatch.errors import CheckpointError
 
 RANK_0 = "mp_rank_00_model_states.pt"
+_MOST_RANKS = 1000
 _RANK = re.compile(r"mp_rank_(\d{2,})_model_states\.pt")
 # A number, "release", "800-ema": one folder, never a path.
 _ITERATION = re.compile(r"\w[\w.-]*")
@@ -155,10 +156,10 @@ def _rank_files(folder: Path, config: Mapping[str, Any]) -> tuple[Path, ...]:
     size = config.get("model_parallel_size")
     if size is None:
         size = max(found, default=0) + 1
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= _MOST_RANKS:
         raise CheckpointError(
             f"{folder.parent / 'model_config.json'}: model_parallel_size is {size!r}, expected a whole "
-            "number of at least 1; restore it from the training run"
+            f"number from 1 to {_MOST_RANKS}; restore it from the training run"
         )
     if missing := [rank for rank in range(size) if rank not in found]:
         raise CheckpointError(_missing_ranks(folder, missing, size=size))

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 
 from cogbatch.checkpoint.names import CONV, vision_config
 from cogbatch.errors import CheckpointError
+from cogbatch.model.config_fields import wrong_fields
 from cogbatch.model.configuration_cogvlm import CogVLMConfig, CogVLMVisionConfig
 from cogbatch.model.processing_cogvlm import TEMPLATE_NAMES
 
@@ -22,6 +23,7 @@ _OPTIONAL = ("inner_hidden_size", "num_multi_query_heads", "max_sequence_length"
 _OPTIONAL_EVA = ("inner_hidden_size", "in_channels", "patch_size")
 # Hard-coded in CogVLMModel; CogVLM2Model has an expert in every layer.
 _V1_EXPERT_LAYERS = 32
+_MOST_LAYERS = 10_000
 _ROPE_THETA = {1: 10_000.0, 2: 500_000.0}
 _POSITIONS = {1: 2048, 2: 8192}
 
@@ -149,9 +151,12 @@ def to_sat(config: CogVLMConfig, *, model_parallel_size: int = 1) -> dict[str, A
     """model_config.json as SAT writes it: its fields, in its order, defaults left out.
 
     Raises:
-        CheckpointError: a value that SAT's code fixes (rotary base, layers with experts) is different here.
+        CheckpointError: a value that SAT's code fixes (rotary base, layers with experts) is different here, or
+            a field is not of the type, or in the range, that it should be.
     """
     vision = vision_config(config)
+    if wrong := wrong_fields(vars(config), vars(vision)):
+        raise CheckpointError(f"config.json: {'; '.join(wrong)}; set what the weights were trained with")
     generation = 2 if vision.downsample else 1
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     fixed = {
@@ -249,6 +254,8 @@ def _wrong_fields(
         lowest = 1 if name in required else 0
         if (value is not None or name in required) and not (_is_int(value) and value >= lowest):
             yield f"{name} is {value!r}, expected a whole number of at least {lowest}"
+        elif name == "num_layers" and _is_int(value) and value > _MOST_LAYERS:
+            yield f"num_layers is {value}, expected at most {_MOST_LAYERS}"  # each gets rows in a table
     epsilon = values.get("layernorm_epsilon")
     if epsilon is not None and not (isinstance(epsilon, float) and epsilon > 0):
         yield f"layernorm_epsilon is {epsilon!r}, expected a number above 0"

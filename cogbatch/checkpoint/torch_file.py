@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,10 @@ class _Inert:
     def __init__(self, *args: object) -> None: ...
 
     def __setstate__(self, state: object) -> None: ...
+
+    def __setitem__(self, key: object, value: object) -> None: ...
+
+    def append(self, value: object) -> None: ...
 
 
 # What training files hold besides tensors and plain containers: random states, scalars and option lists.
@@ -49,7 +55,9 @@ def load_torch_file(file: Path) -> object:
         allowed = _allow_list(file) if is_zip else []
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # how old files were written is not our reader's news
-            return torch.load(file, map_location="cpu", mmap=is_zip, weights_only=True)
+            # Compressed records are read, not mapped; torch checks the size of those that it reads.
+            maps = is_zip and _can_be_mapped(file)
+            return torch.load(file, map_location="cpu", mmap=maps, weights_only=True)
     except CheckpointError:
         raise
     except (
@@ -62,6 +70,45 @@ def load_torch_file(file: Path) -> object:
         raise CheckpointError(
             f"{file}: not a readable PyTorch file ({size:,} bytes: {reason}); truncated? copy it again"
         ) from err
+
+
+class _StorageReader(pickle.Unpickler):
+    """Notes the storages that a pickle asks for. Runs nothing: every class but element types is _Inert."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self.size_bytes: dict[str, int] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        storage = getattr(torch, name, None) if module == "torch" and name.endswith("Storage") else None
+        return _Inert if storage is None else storage
+
+    def persistent_load(self, pid: Any) -> object:
+        _, kind, key, _, length = pid
+        element_bytes = kind.dtype.itemsize if hasattr(kind, "dtype") else 1
+        self.size_bytes[str(key)] = int(length) * element_bytes
+        return _Inert()
+
+
+def _can_be_mapped(file: Path) -> bool:
+    """Whether all records are stored as they are.
+
+    Raises CheckpointError: a record has not the size of its storage, which a map does not notice.
+    """
+    with zipfile.ZipFile(file) as archive:
+        records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+        root = archive.namelist()[0].partition("/")[0]
+        with archive.open(f"{root}/data.pkl") as stream:
+            reader = _StorageReader(stream)
+            reader.load()
+    for key, size_bytes in reader.size_bytes.items():
+        record = records.get(f"data/{key}")
+        if record is None or record.file_size != size_bytes:
+            found = "missing" if record is None else f"{record.file_size:,} bytes long"
+            raise CheckpointError(
+                f"{file}: damaged: record data/{key} is {found}, expected {size_bytes:,} bytes; copy it again"
+            )
+    return all(record.compress_type == zipfile.ZIP_STORED for record in records.values())
 
 
 def _allow_list(file: Path) -> list[Any]:
