@@ -1,4 +1,4 @@
-"""Zips that torch.save did not write, ranks that are none, weights that would load instead of converted ones."""
+"""Zips that torch.save did not write, ranks that are none, weights that would load instead of others."""
 
 import json
 import shutil
