@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from cogbatch.checkpoint.convert import rotary_table
-from cogbatch.checkpoint.manifest import weight_files
+from cogbatch.checkpoint.manifest import MANIFEST, check_files, weight_files
 from cogbatch.checkpoint.names import TensorName, is_rotary, tensor_names, vision_config
 from cogbatch.checkpoint.ranks import rank_shape, shares
 from cogbatch.checkpoint.safetensors_writer import DTYPE_NAMES, TensorSpec
@@ -55,8 +55,8 @@ def export_sat(
     Raises:
         ValueError: config given with a directory or missing with a state dict; iteration below 1; the model
             cannot be shared by this many ranks.
-        CheckpointError: tensors are missing, unknown or misshapen, SAT cannot express the configuration, or
-            sat_dir exists.
+        CheckpointError: tensors are missing, unknown or misshapen, a directory differs from its
+            manifest, SAT cannot express the configuration, or sat_dir exists.
     """
     if iteration < 1:
         raise ValueError(f"iteration is {iteration}, expected 1 or more")
@@ -68,10 +68,12 @@ def export_sat(
     else:
         folder = Path(model).expanduser()
         check_apart(folder, target)
-        config, state, where = read_config(folder), _mapped(folder), str(folder)
+        config = read_config(folder)
+        _check_manifest(folder)
+        state, where = _mapped(folder), str(folder)
     assert config is not None
-    _check_ranks(config, model_parallel_size)
     values = to_sat(config, model_parallel_size=model_parallel_size)
+    _check_ranks(config, model_parallel_size)
     module = to_sat_state(state, config, where=where)
     names = tensor_names(config)
     specs = [
@@ -168,6 +170,15 @@ def _joined(views: list[Tensor], dim: int, spec: TensorSpec, *, buffer: Tensor) 
         return views[0]
     piece = buffer[: spec.size_bytes].view(spec.dtype).view(spec.shape)
     return torch.cat(views, dim, out=piece)
+
+
+def _check_manifest(folder: Path) -> None:
+    """A bit that fell over in a weight is still a number: only its file's hash tells."""
+    if damaged := check_files(folder):
+        raise CheckpointError(
+            f"{folder}: {', '.join(damaged[:5])} differ from the manifest; convert again, or delete "
+            f"{MANIFEST} if the change is meant"
+        )
 
 
 def _check_ranks(config: CogVLMConfig, num_ranks: int) -> None:

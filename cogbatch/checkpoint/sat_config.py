@@ -151,8 +151,8 @@ def to_sat(config: CogVLMConfig, *, model_parallel_size: int = 1) -> dict[str, A
     """model_config.json as SAT writes it: its fields, in its order, defaults left out.
 
     Raises:
-        CheckpointError: a value that SAT's code fixes (rotary base, layers with experts) is different here, or
-            a field is not of the type, or in the range, that it should be.
+        CheckpointError: a field is not of the type, or in the range, that it should be, or a value that SAT's
+            code fixes (rotary base, layers with experts) is different here.
     """
     vision = vision_config(config)
     if wrong := wrong_fields(vars(config), vars(vision)):

@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 
 from cogbatch.errors import CheckpointError
+from cogbatch.model.config_fields import wrong_fields
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -38,7 +39,8 @@ def read_config(model_dir: Path) -> CogVLMConfig:
     """The complete configuration of a model directory.
 
     Raises:
-        CheckpointError: no directory, no readable config.json, not CogVLM's, or no safetensors weights.
+        CheckpointError: no directory, no readable config.json, not CogVLM's, a field of another type or range
+            than it should have, or no safetensors weights.
     """
     file = model_dir / "config.json"
     if not file.is_file():
@@ -61,19 +63,19 @@ def read_config(model_dir: Path) -> CogVLMConfig:
         raise CheckpointError(
             f"{file} describes {shown} ({kind}): only CogVLM v1 and v2 (CogVLMForCausalLM) are supported"
         )
-    heads = values.get("num_attention_heads", CogVLMConfig.num_attention_heads)
-    if not isinstance(heads, int) or heads < 1:
-        raise CheckpointError(f"{file}: num_attention_heads is {heads!r}, expected at least 1; copy it again")
-    vision = values.get("vision_config") or {}
+    vision = {} if values.get("vision_config") is None else values["vision_config"]
     if not isinstance(vision, dict):
         raise CheckpointError(
             f"{file} is not a CogVLM configuration: vision_config is {vision!r}, expected an object"
         )
+    if wrong := wrong_fields(values, vision):
+        raise CheckpointError(f"{file}: {'; '.join(wrong)}; copy it again")
+    heads = values.get("num_attention_heads", CogVLMConfig.num_attention_heads)
     for transient in ("auto_map", "architectures", "transformers_version"):
         values.pop(transient, None)
     # An official file, or one that official code saved again, which writes some of these and not others.
     if not (values.keys() >= set(_LEFT_TO_CODE) and "downsample" in vision):
-        decided = _from_tensors(tensor_shapes(model_dir), num_heads=heads)
+        decided = _from_tensors(model_dir, num_heads=heads)
         values["vision_config"] = {"downsample": decided.pop("downsample"), **vision}
         values = decided | values
     try:
@@ -146,10 +148,18 @@ def _weight_files(model_dir: Path) -> list[Path]:
     return [model_dir / name for name in names]
 
 
-def _from_tensors(shapes: dict[str, tuple[int, ...]], *, num_heads: int) -> dict[str, Any]:
+def _from_tensors(model_dir: Path, *, num_heads: int) -> dict[str, Any]:
     """What official files leave to class defaults: grouped heads, bias, rotary base, downsampling."""
+    shapes = tensor_shapes(model_dir)
     if _QKV not in shapes:
-        raise CheckpointError(f"the weights have no tensor {_QKV}: this is not a CogVLM directory")
+        raise CheckpointError(
+            f"{model_dir}: the weights have no tensor {_QKV}: this is not a CogVLM directory"
+        )
+    if len(shapes[_QKV]) != 2 or shapes[_QKV][1] < num_heads:
+        raise CheckpointError(
+            f"{model_dir}: {_QKV} has shape {list(shapes[_QKV])}, expected two dimensions, the second at "
+            f"least config.json's num_attention_heads, {num_heads}; do they belong together?"
+        )
     rows, hidden = shapes[_QKV]
     downsample = _CONV in shapes
     return {

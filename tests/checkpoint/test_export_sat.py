@@ -1,6 +1,7 @@
 """Back to SAT: the same bytes of meaning in both directions."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -278,3 +279,25 @@ def test_existing_directories_are_kept(converted: Converted, tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match="not empty"):
         export_sat(converted("tiny-a"), tmp_path / "sat")
     export_sat(converted("tiny-a"), tmp_path / "sat", overwrite=True)
+
+
+def test_a_directory_that_differs_from_its_manifest_is_refused(converted: Converted, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(converted("tiny-a"), tmp_path / "hf"))
+    file = folder / "model-00001-of-00001.safetensors"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 64
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match=rf"^{folder}: {file.name} differ from the manifest; convert"):
+        export_sat(folder, tmp_path / "sat")
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name != "cache"] == ["hf"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"rms_norm_eps": "x"}, {"eos_token_id": -1}, {"num_attention_heads": "4"}]
+)
+def test_a_configuration_of_wrong_types_is_not_exported(tmp_path: Path, changes: dict[str, Any]) -> None:
+    model = tiny_model()
+    for name, value in changes.items():
+        setattr(model.config, name, value)
+    with pytest.raises(CheckpointError, match=rf"^config\.json: {next(iter(changes))} is "):
+        export_sat(model.state_dict(), tmp_path / "sat", config=model.config)

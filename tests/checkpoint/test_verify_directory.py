@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from cogbatch.checkpoint.manifest import MANIFEST
 from cogbatch.checkpoint.verify import hf_side
+from cogbatch.checkpoint.verify.against import check_source
 from cogbatch.checkpoint.verify.check import Check
 from cogbatch.checkpoint.verify.directory import Contents, check_directory
 from cogbatch.checkpoint.verify.hf_side import HfRequest
@@ -157,6 +158,37 @@ def test_a_configuration_that_is_none_fails_and_the_rest_is_still_checked(
 def test_a_damaged_manifest_fails(model_dir: Path) -> None:
     (model_dir / MANIFEST).write_text("{}")
     assert "damaged" in failures(model_dir)["manifest"]
+
+
+def change_manifest(folder: Path, **values: Any) -> None:
+    write_json(folder / MANIFEST, json.loads((folder / MANIFEST).read_text()) | values)
+
+
+def test_a_manifest_without_the_weights_fails(model_dir: Path) -> None:
+    change_manifest(model_dir, files={})
+    assert failures(model_dir)["files"] == (
+        f"the manifest has no sha256 of config.json, model.safetensors.index.json, {WEIGHTS}; convert again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"source": None}, "source is None"),
+        ({"source": "x"}, "source is 'x'"),
+        ({"source": {"name": "x", "files": None}}, "source.files is None"),
+        ({"options": []}, r"options is []"),
+    ],
+)
+def test_a_manifest_of_wrong_types_fails_and_the_rest_is_still_checked(
+    model_dir: Path, golden: Path, values: dict[str, Any], message: str
+) -> None:
+    change_manifest(model_dir, **values)
+    contents = check(model_dir)
+    assert [c.name for c in contents.checks if c.status == "FAILED"] == ["manifest"]
+    assert f"{MANIFEST}: damaged ({message}, expected an object)" in contents.checks[0].detail
+    expected = "ok" if "options" in values else "FAILED"
+    assert check_source(golden / "tiny-a" / "ckpt", contents.manifest).status == expected
 
 
 @pytest.mark.parametrize("name", ["modeling_cogvlm.py", "custom_generate/generate.py"])

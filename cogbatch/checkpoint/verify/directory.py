@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from cogbatch.checkpoint.manifest import MANIFEST, NUMERICS_VERSION, fingerprint, read_manifest, weight_files
 from cogbatch.checkpoint.names import is_rotary
-from cogbatch.checkpoint.safetensors_writer import DTYPE_NAMES
+from cogbatch.checkpoint.safetensors_writer import DTYPE_NAMES, INDEX
 from cogbatch.checkpoint.verify.check import Check
 from cogbatch.checkpoint.verify.code import check_code
 from cogbatch.checkpoint.verify.tensors import StoredTensor, check_finite, check_tensors, read_tensors
@@ -40,6 +41,9 @@ _LEFT_TO_CODE = {
     "auto_map",
     "dtype",
 }
+
+# Of the manifest, besides files, which read_manifest checks.
+_OBJECTS = ("source", "options")
 
 
 @dataclass(frozen=True)
@@ -104,19 +108,46 @@ def _manifest(folder: Path) -> tuple[dict[str, Any] | None, Check]:
         return None, Check(
             "manifest", "ok", "none: not written by cogbatch; judged by its tensors and config"
         )
+    manifest, ills = _mended(manifest)
+    if ills:
+        return manifest, Check("manifest", "FAILED", f"{folder / MANIFEST}: damaged ({ills}); convert again")
     source = manifest.get("source", {}).get("name", "unknown")
     version = manifest.get("converter_version", "unknown")
     return manifest, Check("manifest", "ok", f"cogbatch {version}, converted from {source}")
 
 
+def _mended(manifest: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The manifest with an object wherever one is read, and what was none."""
+    wrong = {name: manifest[name] for name in _OBJECTS if not isinstance(manifest.get(name, {}), dict)}
+    manifest = manifest | {name: {} for name in wrong}
+    source = manifest.get("source", {})
+    if not isinstance(source.get("files", {}), dict):
+        wrong["source.files"] = source["files"]
+        manifest["source"] = source | {"files": {}}
+    ills = (f"{name} is {reprlib.repr(value)}, expected an object" for name, value in wrong.items())
+    return manifest, "; ".join(ills)
+
+
 def _files(folder: Path, manifest: dict[str, Any]) -> Check:
     expected: dict[str, str] = manifest["files"]
+    if unknown := [name for name in _read_by_all(folder) if name not in expected]:
+        return Check("files", "FAILED", f"the manifest has no sha256 of {some(unknown)}; convert again")
     if ills := differences(folder, expected):
         return Check("files", "FAILED", f"{ills} since the conversion; copy again, or convert again")
     known = {*expected, MANIFEST}
     extra = sorted(entry.name for entry in folder.iterdir() if entry.name not in known)
     beside = f"; not in the manifest: {some(extra)}" if extra else ""
     return Check("files", "ok", f"sha256 of {len(expected)} files as in the manifest{beside}")
+
+
+def _read_by_all(folder: Path) -> list[str]:
+    """Files here that say which model this is, whoever reads it."""
+    try:
+        weights = [file.name for file in weight_files(folder)]
+    except CheckpointError:
+        weights = []  # has a line of its own
+    names = dict.fromkeys(["config.json", "model.safetensors", INDEX, *weights])
+    return [name for name in names if (folder / name).is_file()]
 
 
 def _config(folder: Path, *, official: bool) -> tuple[CogVLMConfig | None, Check]:
