@@ -16,7 +16,7 @@ from cogbatch.cli.options import Debug, Json, percent, show
 def doctor(
     hf_dir: Annotated[Path, typer.Argument(help="Hugging Face model directory, official or converted.")],
     fix: Annotated[
-        bool, typer.Option("--fix", help="Mend what can be mended; originals stay as *.bak.")
+        bool, typer.Option("--fix", help="Mend what can be mended; replaced files stay as *.bak.")
     ] = False,
     tokenizer: Annotated[
         str | None,

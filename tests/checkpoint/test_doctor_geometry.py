@@ -115,6 +115,16 @@ def test_tensors_beat_what_is_stated_and_layers_that_are_stated_stay() -> None:
     assert disagreements(stated, found).keys() == {"vocab_size", "num_attention_heads"}
 
 
+def test_neither_rotary_tables_nor_absurd_indices_make_layers() -> None:
+    config = tiny_config()
+    shapes = shapes_of(config, rotary=True)
+    shapes["model.layers.7.self_attn.rotary_emb.inv_freq"] = (config.head_dim // 2,)
+    shapes["model.layers.1000000000.adapter"] = (1,)
+    found = complete(values_of(config), shapes).config
+    assert found is not None
+    assert found.num_hidden_layers == config.num_hidden_layers
+
+
 @pytest.mark.parametrize("value", [None, "64", 0, -1, True, 2.5, [64]])
 def test_values_of_the_wrong_type_are_as_good_as_absent(value: object) -> None:
     config = tiny_config()

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -143,6 +144,32 @@ def test_a_weight_that_is_replaced_is_kept(folder: Path) -> None:
     examine(folder, fix=True)
     assert (folder / "model-00001-of-00002.safetensors.bak").read_bytes() == old
     assert (folder / "pytorch_model.bin.bak").read_bytes() == pickled
+
+
+def test_no_rotary_table_is_added_for_layers_that_are_not_stored(folder: Path) -> None:
+    right = (folder / "config.json").read_bytes()
+    ills.change_config(folder, num_hidden_layers=5)
+    before = snapshot(folder)
+    assert names(examine(folder, fix=True)) == ["layers", "manifest"]
+    assert snapshot(folder) == before
+    (folder / "config.json").write_bytes(right)
+    assert names(examine(folder)) == []
+
+
+@pytest.mark.parametrize("field", ["num_hidden_layers", "num_vision_expert_layers", "vision_config"])
+def test_a_billion_stated_layers_are_one_ill_and_not_a_billion_names(folder: Path, field: str) -> None:
+    """Expanded into names, they would fill the memory."""
+    billion = 1_000_000_000
+    stated: Any = billion
+    if field == "vision_config":
+        tower = json.loads((folder / "config.json").read_text())[field]
+        stated = tower | {"num_hidden_layers": billion}
+    ills.change_config(folder, **{field: stated})
+    (folder / MANIFEST).unlink()
+    for fix in (False, True):
+        found = examine(folder, fix=fix)
+        assert names(found) == ["layers"]
+        assert re.search(rf"{field}\S* is {billion} and \d+ are stored$", found.ills[0].what)
 
 
 def test_links_into_a_cache_are_replaced_and_never_written_through(folder: Path, tmp_path: Path) -> None:

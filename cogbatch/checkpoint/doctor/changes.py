@@ -1,4 +1,7 @@
-"""What a fix does to a directory: one file at a time, each at once; what it replaces is kept as NAME.bak."""
+"""What a fix does to a directory: one file at a time, each at once; what it replaces is kept as NAME.bak.
+
+But for shards of which only rotary tables are corrected: gigabytes for a table that anyone can compute.
+"""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from cogbatch.checkpoint.doctor.state import State, read_state
 from cogbatch.checkpoint.doctor.stray import find_stray_weights
 from cogbatch.checkpoint.doctor.tensors import (
     find_misshapen_tensors,
+    find_missing_layers,
     find_missing_tensors,
     find_unknown_tensors,
 )
@@ -33,6 +34,7 @@ from cogbatch.errors import CheckpointError
 # Weights come first: what they are decides everything after.
 _CHECKS: tuple[Callable[[State], Finding | None], ...] = (
     find_stray_weights,
+    find_missing_layers,
     find_missing_tensors,
     find_misshapen_tensors,
     find_unknown_tensors,

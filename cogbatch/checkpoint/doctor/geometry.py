@@ -5,13 +5,14 @@ Three sources: what is stated and of the right type, what shapes prove, and what
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cogbatch.checkpoint.names import vision_config
+from cogbatch.checkpoint.names import is_rotary, vision_config
 from cogbatch.model.configuration_cogvlm import CogVLMConfig, CogVLMVisionConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -20,6 +21,8 @@ _LAYERS = "model.layers."
 _QKV = "self_attn.language_expert_query_key_value.weight"
 _TOWER = "model.vision.transformer.layers."
 _PATCH = "model.vision.patch_embedding."
+_LANGUAGE_LAYERS = ("num_hidden_layers", "num_vision_expert_layers")
+_VISION_LAYERS = "vision_config.num_hidden_layers"
 # Attention heads are in no tensor's shape: widths of all published models -> their heads.
 _PUBLISHED_HEADS = {4096: 32}
 _PUBLISHED_VISION_HEADS = {1792: 16}
@@ -89,6 +92,25 @@ def complete(values: Mapping[str, Any], shapes: Shapes) -> Geometry:
     return Geometry(CogVLMConfig(**defaults | fields, vision_config=CogVLMVisionConfig(**vision)), ())
 
 
+def absent_layers(config: CogVLMConfig, shapes: Shapes) -> dict[str, tuple[int, int]]:
+    """field -> (how many layers the configuration has, how many are stored), where fewer are stored."""
+    stored, vision = _layers(shapes), vision_config(config)
+    pairs = {name: (getattr(config, name), stored[name]) for name in _LANGUAGE_LAYERS}
+    pairs[_VISION_LAYERS] = (vision.num_hidden_layers, stored[_VISION_LAYERS])
+    return {name: pair for name, pair in pairs.items() if pair[0] > pair[1]}
+
+
+def of_stored_layers(config: CogVLMConfig, shapes: Shapes) -> CogVLMConfig:
+    """The configuration without layers of which nothing is stored."""
+    if not (absent := absent_layers(config, shapes)):
+        return config
+    smaller = copy.deepcopy(config)
+    for name, (_, stored) in absent.items():
+        place = vision_config(smaller) if name == _VISION_LAYERS else smaller
+        setattr(place, name.rpartition(".")[2], stored)
+    return smaller
+
+
 def disagreements(values: Mapping[str, Any], config: CogVLMConfig) -> dict[str, tuple[object, object]]:
     """field -> (what the shipped code would make of values, what it is), where the two differ."""
     fields, vision = _stated(values)
@@ -134,10 +156,9 @@ def _decide_language(fields: dict[str, Any], shapes: Shapes, undecided: list[str
     _take(fields, "vocab_size", shapes.get("model.embed_tokens.weight"))
     _take(fields, "vocab_size", shapes.get("lm_head.weight"))
     _take(fields, "intermediate_size", _of_any_layer(shapes, _LAYERS, "mlp.language_mlp.gate_proj.weight"))
-    layers = _count(shapes, _LAYERS)
-    fields["num_hidden_layers"] = max(fields.get("num_hidden_layers", 0), layers)
-    experts = _count(shapes, _LAYERS, "self_attn.vision_expert_dense.weight")
-    fields["num_vision_expert_layers"] = max(fields.get("num_vision_expert_layers", 0), experts)
+    stored = _layers(shapes)
+    for name in _LANGUAGE_LAYERS:
+        fields[name] = max(fields.get(name, 0), stored[name])
     bias = _of_any_layer(shapes, _LAYERS, "self_attn.vision_expert_query_key_value.bias")
     fields["vision_expert_qkv_bias"] = bias is not None
     if "lm_head.weight" in shapes:
@@ -161,7 +182,7 @@ def _decide_vision(vision: dict[str, Any], shapes: Shapes, undecided: list[str])
         vision |= {"hidden_size": kernel[0], "in_channels": kernel[1], "patch_size": kernel[2]}
     _take(vision, "num_positions", shapes.get(f"{_PATCH}position_embedding.weight"))
     _take(vision, "intermediate_size", _of_any_layer(shapes, _TOWER, "mlp.fc1.weight"))
-    vision["num_hidden_layers"] = max(vision.get("num_hidden_layers", 0), _count(shapes, _TOWER))
+    vision["num_hidden_layers"] = max(vision.get("num_hidden_layers", 0), _layers(shapes)[_VISION_LAYERS])
     vision["downsample"] = "model.vision.conv.weight" in shapes or bool(vision.get("downsample"))
     hidden = vision.get("hidden_size", 0)
     if "num_heads" not in vision and hidden in _PUBLISHED_VISION_HEADS:
@@ -187,7 +208,21 @@ def _of_any_layer(shapes: Shapes, prefix: str, suffix: str) -> tuple[int, ...] |
     return next((shape for name, shape in shapes.items() if pattern.fullmatch(name)), None)
 
 
+def _layers(shapes: Shapes) -> dict[str, int]:
+    """Layers of which tensors are stored, by the configuration's field."""
+    experts = ("self_attn.vision_expert_", "mlp.vision_mlp.")
+    return {
+        "num_hidden_layers": _count(shapes, _LAYERS),
+        "num_vision_expert_layers": max(_count(shapes, _LAYERS, part) for part in experts),
+        _VISION_LAYERS: _count(shapes, _TOWER),
+    }
+
+
 def _count(shapes: Shapes, prefix: str, suffix: str = "") -> int:
-    """One more than the highest index behind prefix."""
+    """One more than the highest index behind prefix.
+
+    Rotary tables, which anyone can add, make no layer; nor does an index above the number of all tensors.
+    """
     pattern = re.compile(rf"{re.escape(prefix)}(\d+)\.{re.escape(suffix)}")
-    return max((int(m[1]) + 1 for name in shapes if (m := pattern.match(name))), default=0)
+    found = (int(m[1]) for name in shapes if (m := pattern.match(name)) and not is_rotary(name))
+    return max((index + 1 for index in found if index < len(shapes)), default=0)

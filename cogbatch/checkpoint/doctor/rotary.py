@@ -16,7 +16,8 @@ from torch import Tensor
 from cogbatch.checkpoint.convert import rotary_table
 from cogbatch.checkpoint.doctor.changes import Changes
 from cogbatch.checkpoint.doctor.finding import Finding
-from cogbatch.checkpoint.doctor.state import State
+from cogbatch.checkpoint.doctor.geometry import absent_layers
+from cogbatch.checkpoint.doctor.state import State, missing
 from cogbatch.checkpoint.doctor.stray import rename_single, write_index
 from cogbatch.checkpoint.doctor.weights import some
 from cogbatch.checkpoint.names import rotary_names
@@ -32,7 +33,7 @@ _WHY = (
 
 def find_missing_rotary_tables(state: State) -> Finding | None:
     """Tables [D/2] of layers that have none."""
-    if state.config is None or state.chosen is None or state.chosen.problems:
+    if state.config is None or state.chosen is None or not _is_complete(state):
         return None
     absent = [name for name in rotary_names(state.config) if name not in state.chosen.tensors]
     if not absent:
@@ -49,7 +50,7 @@ def find_missing_rotary_tables(state: State) -> Finding | None:
 
 def find_broken_rotary_tables(state: State) -> Finding | None:
     """Tables that hold NaN or infinity."""
-    if state.config is None or state.chosen is None or state.chosen.problems:
+    if state.config is None or state.chosen is None or not _is_complete(state):
         return None
     read = state.chosen.reader()
     broken = [
@@ -64,10 +65,18 @@ def find_broken_rotary_tables(state: State) -> Finding | None:
         "inv_freq",
         f"rotary tables of {len(broken)} layers hold NaN or infinity: {some(broken)}",
         _WHY,
-        f"writes the exact tables over them in {some(list(files))}; no other tensor is touched",
+        f"corrects only the tables inside {some(list(files))}, of which no *.bak is kept",
         files,
         lambda changes: _overwrite(broken, state, changes),
     )
+
+
+def _is_complete(state: State) -> bool:
+    """Whether nothing but rotary tables can be missing: which layers need one is not known before."""
+    config, weights = state.config, state.chosen
+    if config is None or weights is None or weights.problems:
+        return False
+    return not absent_layers(config, weights.shapes) and not missing(config, weights)
 
 
 def _add(names: list[str], state: State, changes: Changes) -> None:

@@ -8,11 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cogbatch.checkpoint.doctor.geometry import Geometry, complete, is_cogvlm
+from cogbatch.checkpoint.doctor.geometry import (
+    Geometry,
+    absent_layers,
+    complete,
+    is_cogvlm,
+    of_stored_layers,
+)
 from cogbatch.checkpoint.doctor.weights import WeightSet, count, first_difference, some, weight_sets
 from cogbatch.checkpoint.hashing import file_sha256
 from cogbatch.checkpoint.manifest import read_manifest
-from cogbatch.checkpoint.names import is_rotary, tensor_names
+from cogbatch.checkpoint.names import TensorName, is_rotary, tensor_names
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 
@@ -74,9 +80,13 @@ class State:
         config = complete(self.values, weights.shapes).config
         if config is None:
             return []
+        fewer = absent_layers(config, weights.shapes)
+        layers = [
+            f"{weights.entry} holds {stored} layers, but {name} is {n}" for name, (n, stored) in fewer.items()
+        ]
         absent = missing(config, weights)
         lacks = [f"{weights.entry} lacks {count(absent)}: {some(absent)}"] if absent else []
-        return [*lacks, *misshapen(config, weights)]
+        return [*layers, *lacks, *misshapen(config, weights)]
 
     def is_vouched(self, name: str) -> bool:
         """Whether a file is, byte for byte, the one that a conversion wrote."""
@@ -113,8 +123,8 @@ def read_state(folder: Path) -> State:
 
 
 def missing(config: CogVLMConfig, weights: WeightSet) -> list[str]:
-    """Tensors that the model needs and the set has not; rotary tables are no weights."""
-    return [n.hf for n in tensor_names(config) if n.hf is not None and n.hf not in weights.tensors]
+    """Tensors that stored layers and the rest of the model need and the set has not; rotary tables aside."""
+    return [n.hf for n in _names(config, weights) if n.hf is not None and n.hf not in weights.tensors]
 
 
 def misshapen(config: CogVLMConfig, weights: WeightSet) -> list[str]:
@@ -122,15 +132,20 @@ def misshapen(config: CogVLMConfig, weights: WeightSet) -> list[str]:
     shapes = weights.shapes
     return [
         f"{name.hf} is {list(shapes[name.hf])}, expected {list(name.shape)}"
-        for name in tensor_names(config)
+        for name in _names(config, weights)
         if name.hf in shapes and shapes[name.hf] != name.shape
     ]
 
 
 def unknown(config: CogVLMConfig, weights: WeightSet) -> list[str]:
     """Tensors that the model has no place for."""
-    known = {name.hf for name in tensor_names(config)}
+    known = {name.hf for name in _names(config, weights)}
     return [name for name in weights.tensors if name not in known and not is_rotary(name)]
+
+
+def _names(config: CogVLMConfig, weights: WeightSet) -> tuple[TensorName, ...]:
+    """Of stored layers only: config.json can claim a billion of them."""
+    return tensor_names(of_stored_layers(config, weights.shapes))
 
 
 def _read_config(file: Path) -> tuple[dict[str, Any], str]:

@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 from cogbatch.checkpoint.doctor.finding import Finding
-from cogbatch.checkpoint.doctor.state import State, misshapen, missing, unknown
+from cogbatch.checkpoint.doctor.geometry import absent_layers
+from cogbatch.checkpoint.doctor.state import CONFIG, State, misshapen, missing, unknown
 from cogbatch.checkpoint.doctor.weights import count, some
+from cogbatch.checkpoint.manifest import MANIFEST
+
+
+def find_missing_layers(state: State) -> Finding | None:
+    """More layers in the configuration than in the files: either of the two may be wrong."""
+    if state.chosen is None or state.chosen.problems or state.config is None:
+        return None
+    absent = absent_layers(state.config, state.chosen.shapes)
+    if not absent:
+        return None
+    source = MANIFEST if state.unusable and (state.manifest or {}).get("config") else CONFIG
+    told = ", ".join(f"{name} is {n} and {stored} are stored" for name, (n, stored) in absent.items())
+    return Finding(
+        "layers",
+        f"{source} has more layers than {state.chosen.entry}: {told}",
+        "transformers fills what is missing with random numbers, or leaves it on the meta device",
+        f"which of the two is wrong cannot be known: correct {source}, or copy the weight files again",
+    )
 
 
 def find_missing_tensors(state: State) -> Finding | None:
