@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from cogbatch.checkpoint.convert import rotary_table
-from cogbatch.checkpoint.manifest import MANIFEST, check_files, weight_files
+from cogbatch.checkpoint.manifest import MANIFEST, check_files, read_manifest, weight_files
 from cogbatch.checkpoint.names import TensorName, is_rotary, tensor_names, vision_config
 from cogbatch.checkpoint.ranks import rank_shape, shares
 from cogbatch.checkpoint.safetensors_writer import DTYPE_NAMES, TensorSpec
@@ -174,7 +174,12 @@ def _joined(views: list[Tensor], dim: int, spec: TensorSpec, *, buffer: Tensor) 
 
 def _check_manifest(folder: Path) -> None:
     """A bit that fell over in a weight is still a number: only its file's hash tells."""
-    if damaged := check_files(folder):
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return
+    used = ["config.json", *(file.name for file in weight_files(folder))]
+    unknown = [name for name in used if name not in manifest["files"]]
+    if damaged := list(dict.fromkeys([*check_files(folder), *unknown])):
         raise CheckpointError(
             f"{folder}: {', '.join(damaged[:5])} differ from the manifest; convert again, or delete "
             f"{MANIFEST} if the change is meant"

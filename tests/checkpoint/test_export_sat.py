@@ -292,6 +292,14 @@ def test_a_directory_that_differs_from_its_manifest_is_refused(converted: Conver
     assert [entry.name for entry in tmp_path.iterdir() if entry.name != "cache"] == ["hf"]
 
 
+def test_a_manifest_without_the_weights_vouches_for_nothing(converted: Converted, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(converted("tiny-a"), tmp_path / "hf"))
+    file = folder / "cogbatch_manifest.json"
+    write_json(file, json.loads(file.read_text()) | {"files": {}})
+    with pytest.raises(CheckpointError, match=r"config\.json, model-00001-of-00001\.safetensors differ from"):
+        export_sat(folder, tmp_path / "sat")
+
+
 @pytest.mark.parametrize(
     "changes", [{"rms_norm_eps": "x"}, {"eos_token_id": -1}, {"num_attention_heads": "4"}]
 )
