@@ -76,9 +76,9 @@ def _with_preset(value: Any) -> Any:
     """A preset's values under what else is given."""
     if not isinstance(value, Mapping) or value.get("preset") is None:
         return value
-    from cogbatch.engine import preset_values  # imports torch
+    from cogbatch.engine import over_preset  # imports torch
 
-    return {**preset_values(str(value["preset"])), **{key: value[key] for key in value if key != "preset"}}
+    return over_preset(str(value["preset"]), {key: value[key] for key in value if key != "preset"})
 
 
 Generation = Annotated[GenerationParams, BeforeValidator(_with_preset)]

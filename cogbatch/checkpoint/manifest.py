@@ -116,14 +116,17 @@ def read_manifest(model_dir: Path) -> dict[str, Any] | None:
 def check_files(model_dir: Path) -> list[str]:
     """Names of files that are missing or differ from the manifest; empty: all is well, or no manifest.
 
-    A whole model.safetensors that the manifest does not know is among them: it would load instead.
+    What would load without being in the manifest is among them: weights that someone laid beside the others.
     """
     manifest = read_manifest(model_dir)
     if manifest is None:
         return []
     files = manifest["files"]
-    stray = [] if WHOLE in files or not (model_dir / WHOLE).is_file() else [WHOLE]
-    return stray + [
+    try:
+        loaded = ["config.json", *(file.name for file in weight_files(model_dir))]
+    except CheckpointError:  # those that are missing are found below
+        loaded = ["config.json"]
+    return [name for name in loaded if name not in files] + [
         name
         for name, expected in files.items()
         if not (model_dir / name).is_file() or file_sha256(model_dir / name) != expected

@@ -60,7 +60,8 @@ def select(drawn: Sequence[Candidate], params: GenerationParams) -> list[Candida
     chosen = list(selector_named(str(params.selector)).select(pool, params.num_candidates, context))
     if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(len(pool))):
         raise ValueError(f"selector {params.selector!r} chose {chosen} out of a pool of {len(pool)}")
-    return [replace(pool[index], score=context.scores.get(index)) for index in chosen]
+    # Weights are those of the draws: of what was chosen among them they say nothing.
+    return [replace(pool[index], score=context.scores.get(index), weight=None) for index in chosen]
 
 
 def decode_text(tokenizer: Any, tokens: Sequence[int], end_ids: frozenset[int]) -> str:

@@ -52,7 +52,7 @@ _NUMBERS: dict[str, Range] = {
     "typical_p": (lambda v: 0 < v <= 1, "in (0, 1]"),
     "eta_cutoff": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "repetition_penalty": (lambda v: v > 0 and math.isfinite(v), "above 0"),
-    "length_penalty": (math.isfinite, "a finite number"),
+    "length_penalty": (lambda v: -10 <= v <= 10, "in [-10, 10]"),
     "diversity_penalty": (lambda v: v >= 0 and math.isfinite(v), "0 or more"),
     "quality_weight": (lambda v: 0 <= v <= 1, "in [0, 1]"),
 }
@@ -97,14 +97,17 @@ def check_params(params: GenerationParams) -> None:
         part.strategy.check(part.params)
 
 
-def _unused(params: GenerationParams) -> Iterator[str]:
-    """One text for each parameter that was given and that nobody reads."""
-    runs = parts(params)
-    used = COMMON_FIELDS.union(*(run.strategy.uses for run in runs))
+def used_fields(params: GenerationParams) -> frozenset[str]:
+    """Fields that somebody reads. Raises ValueError: an unknown name, a portfolio that makes no sense."""
+    used = COMMON_FIELDS.union(*(run.strategy.uses for run in parts(params)))
     if params.selector is not None:
         used |= _SELECTION_FIELDS | selector_named(params.selector).uses
-    if params.strategy == PORTFOLIO:
-        used |= {"portfolio"}
+    return used | {"portfolio"} if params.strategy == PORTFOLIO else used
+
+
+def _unused(params: GenerationParams) -> Iterator[str]:
+    """One text for each parameter that was given and that nobody reads."""
+    used = used_fields(params)
     for field in fields(params):
         if field.name not in used and getattr(params, field.name) != _default(field):
             missing = "without a selector" if field.name in _SELECTION_FIELDS else ""

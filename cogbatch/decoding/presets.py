@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cogbatch.decoding.params import used_fields
 from cogbatch.types import GenerationParams
 
 
@@ -85,12 +86,26 @@ def preset_values(name: str) -> dict[str, Any]:
     return dict(PRESETS[name].values)
 
 
+def over_preset(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given, over a preset's values without those that another strategy or selector does not read.
+
+    Raises ValueError: there is no preset of that name.
+    """
+    values = {**preset_values(name), **given}
+    strategy, selector = values.get("strategy") or "sample", values.get("selector")
+    try:
+        used = used_fields(GenerationParams(strategy=strategy, selector=selector))
+    except (ValueError, TypeError):  # an unknown name, or a portfolio: told when everything is checked
+        return values
+    return {field: value for field, value in values.items() if field in given or field in used}
+
+
 def preset(name: str, **overrides: Any) -> GenerationParams:
     """A preset's parameters, with other values where overrides has them.
 
     Raises ValueError: no such preset, or an override that is no field of GenerationParams.
     """
-    values = {**preset_values(name), **overrides}
+    values = over_preset(name, overrides)
     unknown = sorted(set(values) - set(GenerationParams.__dataclass_fields__))
     if unknown:
         raise ValueError(f"preset {name!r}: no generation parameter is called {', '.join(unknown)}")

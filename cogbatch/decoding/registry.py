@@ -64,7 +64,7 @@ def _offered(kind: str) -> dict[str, EntryPoint]:
 def _load(kind: str, name: str) -> Any:
     offered = _offered(kind)
     if name not in offered:
-        known = strategy_names() if kind == "strategy" else selector_names()
+        known = [*strategy_names(), "portfolio"] if kind == "strategy" else selector_names()
         raise ValueError(f"unknown {kind} {name!r}: expected one of {', '.join(known)}")
     entry = offered[name]
     try:

@@ -74,6 +74,8 @@ def prepare(
     stage: Stage = "generate"
     try:
         if request.params is not None:
+            if not isinstance(request.params, GenerationParams):
+                raise ValueError(f"params is a {type(request.params).__name__}: expected GenerationParams")
             check_params(request.params)
             params = request.params
         stage = "image"

@@ -204,7 +204,7 @@ def test_the_same_weights_twice_are_no_ill(folder: Path) -> None:
     ills.save_bin(read_tensors(folder), folder / "pytorch_model.bin")
     assert names(examine(folder)) == []
     save_file(read_tensors(folder), folder / "model.safetensors", metadata={"format": "pt"})
-    assert names(examine(folder)) == ["manifest"]  # cogbatch refuses what it did not convert, whatever is in it
+    assert names(examine(folder)) == ["manifest"]
     (folder / MANIFEST).unlink()
     assert names(examine(folder)) == []
 

@@ -96,3 +96,14 @@ def test_every_strategy_is_documented_with_what_it_reads() -> None:
         assert reads - {"beam"} <= strategy.uses, name
     warpers = section.partition("The warpers, in this order")[2].partition(".")[0]
     assert set(re.findall(r"`(\w+)`", warpers)) == WARPER_FIELDS
+
+
+def test_a_preset_gives_way_where_another_strategy_or_selector_is_asked_for() -> None:
+    beam = preset("training-data", strategy="beam", selector=None)
+    assert (beam.strategy, beam.selector, beam.resample_loops) == ("beam", None, 0)
+    for name in PRESETS:
+        for strategy in STRATEGIES:
+            if strategy != "greedy":
+                check_params(preset(name, strategy=strategy, selector=None, num_candidates=2))
+    with pytest.raises(ValueError, match="does not use resample_loops"):
+        check_params(preset("training-data", strategy="beam", resample_loops=1))
