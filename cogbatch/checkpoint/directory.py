@@ -19,12 +19,11 @@ from cogbatch.checkpoint.hub import local_directory
 from cogbatch.checkpoint.kind import classify as classify  # also the way in for the layers above
 from cogbatch.checkpoint.layout import code_sha256
 from cogbatch.checkpoint.manifest import (
-    MANIFEST,
     NUMERICS_VERSION,
     TOKENIZER_FILES,
-    check_files,
     model_fingerprint,
     read_manifest,
+    require_intact,
     tokenizer_files,
 )
 from cogbatch.checkpoint.sat import find_sat_files
@@ -106,11 +105,7 @@ def _as_it_is(folder: Path, *, tokenizer_dir: Path | None, version: str | None, 
     template = config.template_version if version is None else template_version(version, {}, where=folder)
     if template not in TEMPLATE_NAMES.values():
         raise CheckpointError(f"{folder}: template_version {template!r} is unknown; pass a version")
-    if damaged := check_files(folder):
-        raise CheckpointError(
-            f"{folder}: {', '.join(damaged[:5])} differ from the manifest; convert again, or delete "
-            f"{MANIFEST} if the change is meant"
-        )
+    require_intact(folder)
     manifest = read_manifest(folder)
     own = {file.name for file in tokenizer_files(folder)}
     if manifest is not None and tokenizer_dir is None and own <= manifest["files"].keys():

@@ -133,6 +133,15 @@ def check_files(model_dir: Path) -> list[str]:
     ]
 
 
+def require_intact(model_dir: Path) -> None:
+    """Raises CheckpointError: the directory is not what its manifest says. Without one nothing is asked."""
+    if damaged := check_files(model_dir):
+        raise CheckpointError(
+            f"{model_dir}: {', '.join(damaged[:5])} differ from the manifest; convert again, or delete "
+            f"{MANIFEST} if the change is meant"
+        )
+
+
 def _compute(model_dir: Path, tokenizer_dir: Path) -> str:
     tensors = [digest for file in weight_files(model_dir) for digest in _digests(file)]
     return fingerprint(tensors, read_config(model_dir), tokenizer_dir=tokenizer_dir)
