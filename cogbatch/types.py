@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -14,9 +14,37 @@ Stage = Literal["read", "image", "prompt", "generate", "worker"]
 FinishReason = Literal["stop", "length"]
 Template = Literal["base", "vqa", "chat_old", "chat"]  # SAT's names
 Dtype = Literal["float32", "float16", "bfloat16"]
+QuantizationType = Literal["int8", "nf4"]
+QuantizedPart = Literal["language", "vision", "vit"]
 BeamScore = Literal["length", "sat"]
 Similarity = Literal["ngram", "edit", "embedding"]
 Quality = Literal["logprob", "support"]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Weights of some parts of a model in fewer bits.
+
+    Args:
+        type: int8: a byte a weight, one scale a row, and activations in bytes too (Dettmers et al. 2022,
+            arXiv:2208.07339, without its outliers). nf4: 4 bits a weight, one scale for every 64 (Dettmers
+            et al. 2023, arXiv:2305.14314).
+        parts: language, vision: the two experts of the language model. vit: the vision tower.
+    """
+
+    type: QuantizationType
+    parts: tuple[QuantizedPart, ...] = get_args(QuantizedPart)
+
+    def __post_init__(self) -> None:
+        if self.type not in get_args(QuantizationType):
+            raise ValueError(
+                f"quantization is {self.type!r}: expected {', '.join(get_args(QuantizationType))}"
+            )
+        known = get_args(QuantizedPart)
+        if not self.parts or not set(self.parts) <= set(known):
+            raise ValueError(f"parts is {list(self.parts)}: expected some of {', '.join(known)}")
+        # One order, so that equal settings are equal.
+        object.__setattr__(self, "parts", tuple(part for part in known if part in self.parts))
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,23 @@
-"""Which weights a quantized model keeps in fewer bits. Importing this does not import bitsandbytes."""
+"""What quantization reduces and where it works, as data. Imports neither torch nor bitsandbytes.
+
+Layers that hold reduced weights are made in quantized.py.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+from cogbatch.types import Dtype, Quantization, QuantizationType, QuantizedPart
+
+DeviceKind = Literal["cpu", "cuda", "cuda before 7.5"]
 
 # Only the large matrices of the repeated layers, and only their weights. Kept as they are: norms, biases,
 # embeddings, boi and eoi, convolutions, lm_head, and the projection between vision tower and language model
 # (under 1 % of the weights, and every image passes through it).
-_NAMES = {
+_NAMES: dict[QuantizedPart, re.Pattern[str]] = {
     "language": re.compile(
         r"model\.layers\.\d+\.(?:self_attn\.language_expert_(?:query_key_value|dense)"
         r"|mlp\.language_mlp\.(?:gate|up|down)_proj)\.weight"
@@ -23,7 +33,7 @@ _NAMES = {
 }
 
 
-def part_of(tensor_name: str) -> str | None:
+def part_of(tensor_name: str) -> QuantizedPart | None:
     """The part that a tensor of a model directory belongs to: language, vision or vit; None is always kept.
 
     language, vision: the experts of the language model's layers. vit: the layers of the vision tower.
@@ -32,3 +42,87 @@ def part_of(tensor_name: str) -> str | None:
         if pattern.fullmatch(tensor_name):
             return part
     return None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A combination and what becomes of it.
+
+    Args:
+        computed: in which dtype a layer multiplies, and what leaves it. tested: in the suite.
+        problem: why it is refused, and what to use instead; None: it works.
+    """
+
+    type: QuantizationType
+    dtype: Dtype
+    device: DeviceKind
+    computed: str
+    tested: bool
+    problem: str | None = None
+
+
+_BYTES = "exact sums of bytes"
+_TO_HALF = "activations and results pass through float16 (up to 65504)"
+_ON_THE_WAY = "activations pass through float16 (up to 65504)"
+_NOT_FLOAT32 = (
+    "bitsandbytes computes it in float16 there, and float32 would cost memory for nothing; set dtype to"
+    " float16 or bfloat16, or use nf4"
+)
+_TURING = "it needs a card of compute capability 7.5 (Turing) or newer; use nf4"
+
+# What bitsandbytes 0.50 does. CUDA: read in its source, never run: no GPU at hand.
+CASES = (
+    Case("int8", "float32", "cpu", f"{_BYTES}; {_ON_THE_WAY}", True),
+    Case("int8", "float16", "cpu", _BYTES, True),
+    Case("int8", "bfloat16", "cpu", f"{_BYTES}; {_ON_THE_WAY}", True),
+    Case("nf4", "float32", "cpu", "weights unpacked to float32", True),
+    Case("nf4", "float16", "cpu", "weights unpacked to float16", True),
+    Case("nf4", "bfloat16", "cpu", "weights unpacked to bfloat16", True),
+    Case("int8", "float32", "cuda", f"{_BYTES}; {_TO_HALF}", False, _NOT_FLOAT32),
+    Case("int8", "float16", "cuda", _BYTES, False),
+    Case("int8", "bfloat16", "cuda", f"{_BYTES}; {_TO_HALF}", False),
+    Case("nf4", "float32", "cuda", "few rows fused, many unpacked to float32", False),
+    Case("nf4", "float16", "cuda", "few rows fused, many unpacked to float16", False),
+    Case("nf4", "bfloat16", "cuda", "few rows fused, many unpacked to bfloat16", False),
+    Case("int8", "float32", "cuda before 7.5", "", False, _TURING),
+    Case("int8", "float16", "cuda before 7.5", "", False, _TURING),
+    Case("int8", "bfloat16", "cuda before 7.5", "", False, _TURING),
+    Case("nf4", "float32", "cuda before 7.5", "as on newer cards", False),
+    Case("nf4", "float16", "cuda before 7.5", "as on newer cards", False),
+    Case("nf4", "bfloat16", "cuda before 7.5", "as on newer cards, slower", False),
+)
+
+
+def check_quantization(
+    quantization: Quantization, *, dtype: str, device: DeviceKind, package: str = "bitsandbytes"
+) -> None:
+    """Raises ValueError: the combination does not work, or package is not installed. Loads nothing.
+
+    Args:
+        dtype: resolved, not auto.
+    """
+    if find_spec(package) is None:
+        raise ValueError(
+            f"quantization {quantization.type} needs {package}: pip install 'cogbatch[quantization]'"
+        )
+    for case in CASES:
+        if (case.type, case.dtype, case.device) == (quantization.type, dtype, device):
+            if case.problem is not None:
+                raise ValueError(
+                    f"quantization {case.type} does not work with dtype {case.dtype} on {case.device}:"
+                    f" {case.problem}"
+                )
+            return
+    dtypes = ", ".join(dict.fromkeys(case.dtype for case in CASES))
+    raise ValueError(f"quantization {quantization.type} with dtype {dtype!r}: expected {dtypes}")
+
+
+def support_table() -> list[str]:
+    """The cases as a Markdown table."""
+    head = ["| quantization | dtype | device | | how products are computed |", "|---|---|---|---|---|"]
+    return [*head, *map(_row, CASES)]
+
+
+def _row(case: Case) -> str:
+    verdict = "refused" if case.problem else "tested" if case.tested else "not run"
+    return f"| {case.type} | {case.dtype} | {case.device} | {verdict} | {case.problem or case.computed} |"

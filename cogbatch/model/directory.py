@@ -123,7 +123,7 @@ def tensor_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:
         CheckpointError: there are none, or one is missing or unreadable.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for file in _weight_files(model_dir):
+    for file in weight_files(model_dir):
         try:
             with safe_open(file, framework="pt") as tensors:
                 shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
@@ -134,7 +134,7 @@ def tensor_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _weight_files(model_dir: Path) -> list[Path]:
+def weight_files(model_dir: Path) -> list[Path]:
     """transformers' order: one whole file, then those of the index. Other files may lie beside them."""
     single, index = model_dir / "model.safetensors", model_dir / _INDEX
     if single.is_file():
