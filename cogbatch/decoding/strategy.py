@@ -87,12 +87,18 @@ class State:
         return np.isin(token, list(self.end_ids))
 
     def advance(self, logprobs: torch.Tensor, parent: torch.Tensor, token: torch.Tensor) -> list[int]:
-        """Appends the chosen tokens, retires rows that ended, and returns the parents of those that live on.
+        """`take` of what a strategy's step returned.
 
         logprobs: [R, V] of the model, as the step saw them before min_new_tokens. parent, token: [R'] int64.
         """
-        gained = logprobs[parent, token].tolist()
         parents, chosen = torch.stack([parent, token]).tolist()
+        return self.take(parents, chosen, logprobs[parent, token].tolist())
+
+    def take(self, parents: list[int], chosen: list[int], gained: list[float]) -> list[int]:
+        """Appends the chosen tokens, retires rows that ended, and returns the parents of those that live on.
+
+        parents, chosen: [R'] rows and their next tokens. gained: [R'] log-probabilities of those, in nats.
+        """
         forking = self.step == 0
         lanes = self.opened(len(parents)) if forking else [self.lanes[row] for row in parents]
         totals = [self.logprobs[row] + gain for row, gain in zip(parents, gained, strict=True)]

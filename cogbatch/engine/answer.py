@@ -30,7 +30,7 @@ class Answer:
     ) -> None:
         self.task = task
         self.items = items
-        self._request = request
+        self.request = request
         self._end_ids = end_ids
         self._started = started
 
@@ -44,8 +44,17 @@ class Answer:
         return next(self.running, None) is None
 
     @property
+    def is_starved(self) -> bool:
+        """Memory ran out while it was being decoded."""
+        return any(item.is_starved for item in self.items)
+
+    @property
     def _error(self) -> RequestError | None:
         return next((item.error for item in self.items if item.error), None)
+
+    def refused(self, error: RequestError) -> RequestOutput:
+        """What the caller gets when it cannot be answered."""
+        return self._output((), error)
 
     def output(self, tokenizer: Any) -> RequestOutput:
         """What the caller gets, once all items are done."""
@@ -56,13 +65,16 @@ class Answer:
                 candidates = tuple(self._candidates(tokenizer))
             except Exception as problem:  # selectors from elsewhere run here too; one must not end the batch
                 error = RequestError(stage="generate", type=type(problem).__name__, message=str(problem))
+        return self._output(candidates, error)
+
+    def _output(self, candidates: tuple[Candidate, ...], error: RequestError | None) -> RequestOutput:
         return RequestOutput(
-            id=self._request.id,
+            id=self.request.id,
             candidates=candidates,
             error=error,
-            num_prompt_tokens=len(self.items[0].prompt.ids),
+            num_prompt_tokens=len(self.task.prompts[0].ids),
             seconds=time.perf_counter() - self._started,
-            tag=self._request.tag,
+            tag=self.request.tag,
         )
 
     def _candidates(self, tokenizer: Any) -> list[Candidate]:

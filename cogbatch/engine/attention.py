@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import torch
 
+Partial = tuple[torch.Tensor, torch.Tensor]  # context [B, A, S, D] over some keys, log-sum-exp [B, A, S]
+
 
 def attention_with_lse(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float, causal: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Partial:
     """(context [B, A, S, D], log-sum-exp of the scaled scores [B, A, S] float32).
 
     Args:
@@ -27,20 +29,30 @@ def attention_with_lse(
             query, key, value, 0.0, causal, attn_mask=None, scale=scale
         )
         return context, lse
-    if query.device.type == "cuda" and query.dtype in (
-        torch.float16,
-        torch.bfloat16,
-    ):  # never run: no GPU at hand
-        context, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
-            query, key, value, 0.0, causal, False, scale=scale
-        )
-        return context, lse
+    if query.device.type == "cuda":
+        return _attention_on_cuda(query, key, value, scale=scale, causal=causal)
     return attention_by_matmul(query, key, value, scale=scale, causal=causal)
+
+
+def _attention_on_cuda(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float, causal: bool
+) -> Partial:
+    """Never run: no GPU at hand. Flash attention takes no float32, memory-efficient attention does."""
+    aten = torch.ops.aten
+    if query.dtype == torch.float32:
+        context, lse, *_ = aten._scaled_dot_product_efficient_attention(
+            query, key, value, None, True, 0.0, causal, scale=scale
+        )
+        return context, lse[..., : query.shape[2]]  # padded to a multiple of 32
+    context, lse, *_ = aten._scaled_dot_product_flash_attention(
+        query, key, value, 0.0, causal, False, scale=scale
+    )
+    return context, lse
 
 
 def attention_by_matmul(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float, causal: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Partial:
     """The same from two matrix products, on any device and dtype; the reference for the fused operators."""
     scores = (query @ key.transpose(-1, -2)).float() * scale  # [B, A, S, T]
     if causal:
@@ -50,10 +62,13 @@ def attention_by_matmul(
     return (scores - lse.unsqueeze(-1)).exp().to(value.dtype) @ value, lse
 
 
-def merge(
-    first: tuple[torch.Tensor, torch.Tensor], second: tuple[torch.Tensor, torch.Tensor]
-) -> torch.Tensor:
-    """Attention over the union of two disjoint sets of keys, from (context, lse) of each: [B, A, S, D]."""
+def merge(first: Partial, second: Partial) -> Partial:
+    """Attention over the union of two disjoint sets of keys, from that over each."""
+    return weigh(first, second), torch.logaddexp(first[1], second[1])
+
+
+def weigh(first: Partial, second: Partial) -> torch.Tensor:
+    """merge, where nothing is merged any further: the context alone."""
     (context1, lse1), (context2, lse2) = first, second
     share = torch.sigmoid(lse2 - lse1).unsqueeze(-1)  # exp(lse2) / (exp(lse1) + exp(lse2))
     return torch.lerp(context1.float(), context2.float(), share).to(context1.dtype)

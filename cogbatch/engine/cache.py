@@ -1,138 +1,160 @@
-"""Keys and values of one item: a prefix that its rows share, a suffix for each row; and attention over both.
+"""Keys and values of what is being decoded, and attention over them.
 
-The prefix is written once by prefill and never moves. Rows own suffixes, which alone are reordered when a
-strategy moves rows. L layers, R rows, K key-value heads, G query heads per key-value head, P prefix, D head
-size.
+An item continues prefixes, written once and never moved: its image, shared by all prompts about that image,
+then its prompt, shared by its rows. Rows own suffixes, which alone move when a strategy moves rows.
+
+L layers, R rows, A heads, K key-value heads, G = A / K, P tokens of a prefix, D head size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from cogbatch.engine.attention import attention_with_lse, merge
+from cogbatch.engine.attention import Partial, attention_with_lse, merge, weigh
 
 _FIRST_CAPACITY = 64  # tokens of suffix allocated at first; doubled when full
 
 
-class ItemCache:
-    """Keys and values of one item.
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes that all caches of a model share."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def empty(self, rows: int, length: int) -> torch.Tensor:
+        """[L, 2, rows, K, length, D]: keys and values of every layer."""
+        shape = (self.num_layers, 2, rows, self.num_kv_heads, length, self.head_dim)
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
+
+
+class Prefix:
+    """Keys and values of prompt tokens that any number of rows continue.
 
     Args:
-        num_layers, num_kv_heads, head_dim: of the model.
-        prefix_length: tokens of the prompt, image included. max_new_tokens: bounds the suffix.
-        dtype, device: of keys and values.
+        length: P. behind: the prefixes in front of it, that its tokens see too.
+
+    Attributes:
+        next_position: rotary position of the token behind it. last_hidden: [1, 1, H] final hidden state of
+            its last token. Both are set by whoever prefills.
     """
 
-    def __init__(
-        self,
-        *,
-        num_layers: int,
-        num_kv_heads: int,
-        head_dim: int,
-        prefix_length: int,
-        max_new_tokens: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        self._options: dict[str, Any] = {"dtype": dtype, "device": device}
-        self._max_new_tokens = max_new_tokens
-        self.prefix = torch.empty(num_layers, 2, 1, num_kv_heads, prefix_length, head_dim, **self._options)
-        self.prefix_filled = 0
-        self.suffix = torch.empty(num_layers, 2, 1, num_kv_heads, 0, head_dim, **self._options)
-        self.suffix_filled = 0
-        self.next_position = 0  # rotary position of the token that comes next, the same for all rows
+    def __init__(self, geometry: Geometry, length: int, *, behind: Sequence[Prefix] = ()) -> None:
+        self.length = length
+        self.states = geometry.empty(1, length)
+        self.next_position = 0
+        self.last_hidden: torch.Tensor | None = None
+        self._behind = tuple(behind)
 
-    def prefill(
-        self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
-        """Appends S prompt tokens to the prefix and attends causally: [1, A, S, D] -> [1, S, A * D].
+    @property
+    def chain(self) -> tuple[Prefix, ...]:
+        """All that a row behind it sees: those in front of it, and itself."""
+        return (*self._behind, self)
 
-        Call `end_prefill_chunk(S)` when all layers have seen the chunk.
-        """
-        keys, values = self.prefix[module.layer_idx]
-        start, length = self.prefix_filled, key.shape[2]
-        keys[:, :, start : start + length] = key
-        values[:, :, start : start + length] = value
+    def fill(self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Writes all P tokens of a layer and attends causally: [1, A, P, D] -> [1, P, A * D]."""
+        keys, values = self.states[module.layer_idx]
+        keys.copy_(key)
+        values.copy_(value)
         groups = module.num_key_value_groups
         own = attention_with_lse(
             query, _repeat(key, groups), _repeat(value, groups), scale=module.scaling, causal=True
         )
-        if start == 0:
-            return own[0].transpose(1, 2).flatten(2)
-        past = self._attend_prefix(query, keys[:, :, :start], values[:, :, :start], module.scaling)
-        return merge(past, own).transpose(1, 2).flatten(2)
+        for prefix in self._behind:
+            own = merge(prefix.attend(module, query), own)
+        return own[0].transpose(1, 2).flatten(2)
 
-    def end_prefill_chunk(self, length: int) -> None:
-        self.prefix_filled += length
+    def attend(self, module: Any, query: torch.Tensor) -> Partial:
+        """Attention of [1, A, S, D] over all P tokens; the heads of a group are folded into the queries."""
+        keys, values = self.states[module.layer_idx]
+        heads, length, size = query.shape[1:]
+        folded = query.reshape(1, keys.shape[1], -1, size)  # [1, K, G * S, D]
+        context, lse = attention_with_lse(folded, keys, values, scale=module.scaling)
+        return context.view(1, heads, length, size), lse.reshape(1, heads, length)
 
-    def decode(
+
+class ItemCache:
+    """What the rows of one item see.
+
+    Args:
+        prefix: the last one of the prompt. max_new_tokens: bounds the suffix of each row.
+    """
+
+    def __init__(self, geometry: Geometry, prefix: Prefix, *, max_new_tokens: int) -> None:
+        self.prefixes = prefix.chain
+        self.num_rows = 1
+        self.filled = 0  # tokens in each row's suffix
+        self._geometry = geometry
+        self._max_new_tokens = max_new_tokens
+        self._suffix = geometry.empty(0, 0)  # at least num_rows rows once there is a token
+
+    @property
+    def next_position(self) -> int:
+        """Rotary position of the token that comes next, the same for all rows."""
+        return self.prefixes[-1].next_position + self.filled
+
+    @property
+    def suffix(self) -> torch.Tensor:
+        """[L, 2, R, K, filled, D]: what the rows have of their own."""
+        return self._suffix[:, :, : self.num_rows, :, : self.filled]
+
+    def attend(
         self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> torch.Tensor:
-        """Appends a token to each row's suffix, attends to prefix and suffix: [R, A, 1, D] -> [R, A * D].
+        """Appends a token to each row's suffix and attends to all: query [R, A, D], key [R, K, D] ->
+        [R, A * D].
 
         Call `end_step` when all layers have seen the token.
         """
-        rows, heads, _, size = query.shape
+        rows, heads, size = query.shape
         kv_heads = key.shape[1]
-        keys, values = self.suffix[module.layer_idx]
-        end = self.suffix_filled + 1
-        keys[:, :, end - 1] = key[:, :, 0]
-        values[:, :, end - 1] = value[:, :, 0]
+        end = self.filled + 1
+        keys, values = self._suffix[module.layer_idx, :, :rows, :, :end]
+        keys[:, :, -1] = key
+        values[:, :, -1] = value
         grouped = query.view(rows, kv_heads, heads // kv_heads, size)  # [R, K, G, D]
-        own = attention_with_lse(grouped, keys[:, :, :end], values[:, :, :end], scale=module.scaling)
-        # Against the shared prefix all rows are queries of one sequence: [1, K, R * G, D].
+        own = attention_with_lse(grouped, keys, values, scale=module.scaling)
+        # Against a shared prefix all rows are queries of one sequence: [1, K, R * G, D].
         shared = grouped.transpose(0, 1).reshape(1, kv_heads, -1, size)
-        context, lse = attention_with_lse(shared, *self.prefix[module.layer_idx], scale=module.scaling)
-        past = (
-            context.view(kv_heads, rows, -1, size).transpose(0, 1),
-            lse.reshape(kv_heads, rows, -1).transpose(0, 1),
-        )
-        return merge(past, own).reshape(rows, heads * size)
+        states = [prefix.states[module.layer_idx] for prefix in self.prefixes]
+        past = [attention_with_lse(shared, *keys_values, scale=module.scaling) for keys_values in states]
+        context, lse = past[0]
+        for further in past[1:]:
+            context, lse = merge((context, lse), further)
+        context = context.view(kv_heads, rows, -1, size).transpose(0, 1)
+        lse = lse.reshape(kv_heads, rows, -1).transpose(0, 1)
+        return weigh((context, lse), own).reshape(rows, heads * size)
 
     def end_step(self) -> None:
-        self.suffix_filled += 1
-        self.next_position += 1
+        self.filled += 1
 
-    @property
-    def num_rows(self) -> int:
-        return self.suffix.shape[2]
-
-    def move_rows(self, parents: list[int]) -> None:
+    def move_rows(self, parents: Sequence[int]) -> None:
         """Makes row i a copy of old row parents[i], and room for one more token."""
-        filled, capacity = self.suffix_filled, self.suffix.shape[4]
-        stays = parents == list(range(self.num_rows))
-        if stays and filled < capacity:
-            return
-        if filled == capacity:
-            capacity = min(max(2 * capacity, _FIRST_CAPACITY), self._max_new_tokens)
-        layers, _, _, kv_heads, _, size = self.suffix.shape
-        moved = torch.empty(layers, 2, len(parents), kv_heads, capacity, size, **self._options)
-        moved[..., :filled, :] = self.suffix[:, :, parents, :, :filled]
-        self.suffix = moved
-
-    def share_prefix(self, other: ItemCache, length: int) -> None:
-        """Takes the first `length` tokens of another item's prefix, which are the same."""
-        self.prefix[..., :length, :] = other.prefix[..., :length, :]
-        self.prefix_filled = length
+        rows, capacity = self._suffix.shape[2], self._suffix.shape[4]
+        if len(parents) > rows or self.filled == capacity:
+            if self.filled == capacity:
+                capacity = min(max(2 * capacity, _FIRST_CAPACITY), self._max_new_tokens)
+            larger = self._geometry.empty(max(len(parents), rows), capacity)
+            if self.filled:
+                larger[:, :, : self.num_rows, :, : self.filled] = self.suffix
+            self._suffix = larger
+        moved = [(row, parent) for row, parent in enumerate(parents) if row != parent]
+        if moved and self.filled:
+            to, source = (list(rows) for rows in zip(*moved, strict=True))
+            held = self._suffix[..., : self.filled, :]
+            held[:, :, to] = held[:, :, source]
+        self.num_rows = len(parents)
 
     def restart(self) -> None:
         """Forgets all suffixes: the prompt's one row is back."""
-        self.suffix = self.suffix[:, :, :1, :, :0]
-        self.next_position -= self.suffix_filled
-        self.suffix_filled = 0
-
-    @staticmethod
-    def _attend_prefix(
-        query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Full attention of [1, A, S, D] over [1, K, P, D], heads of a group folded into the queries."""
-        _, heads, length, size = query.shape
-        kv_heads = keys.shape[1]
-        folded = query.reshape(1, kv_heads, -1, size)  # [1, K, G * S, D]
-        context, lse = attention_with_lse(folded, keys, values, scale=scale)
-        return context.view(1, heads, length, size), lse.reshape(1, heads, length)
+        self.num_rows, self.filled = 1, 0
 
 
 def _repeat(states: torch.Tensor, groups: int) -> torch.Tensor:

@@ -7,6 +7,7 @@ one, and their rows decoded together; an item leaves when its last row ends, and
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,20 @@ from typing import Any
 import torch
 
 from cogbatch.decoding.params import check_params
+from cogbatch.engine.allocation import is_out_of_memory
 from cogbatch.engine.answer import Answer
+from cogbatch.engine.cache import ItemCache, Prefix
+from cogbatch.engine.flight import Flight, Images
 from cogbatch.engine.intake import Intake
 from cogbatch.engine.item import Item
 from cogbatch.engine.loading import load_model, pick_device
-from cogbatch.engine.prompts import Task, prepare
+from cogbatch.engine.prompts import Picture, Prompt, Task, prepare
 from cogbatch.engine.runner import Runner
 from cogbatch.model.directory import load_tokenizer
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 from cogbatch.types import GenerationParams, GenerationRequest, RequestError, RequestOutput
+
+Prepared = tuple[GenerationRequest, Task | RequestError]
 
 _PREPARE_AHEAD = 8
 _PREPARE_THREADS = 4
@@ -55,7 +61,7 @@ class Engine:
     ) -> None:
         self._runner = Runner(model)
         self._num_threads = num_threads
-        self._max_cached_tokens = max_cached_tokens or self._runner.cached_tokens_that_fit()
+        self._max_cached_tokens = max_cached_tokens
         self._tokenizer = tokenizer
         self._template_version = template_version or model.config.template_version
         self._max_rows = max_rows
@@ -127,43 +133,60 @@ class Engine:
             ahead=_PREPARE_AHEAD,
             threads=_PREPARE_THREADS,
         )
-        answers: list[Answer] = []
-        waiting: tuple[GenerationRequest, Task | RequestError] | None = None
+        flight = Flight(max_rows=self._max_rows, max_cached_tokens=self._max_cached_tokens)
+        waiting: deque[Prepared] = deque()
         try:
             while True:
-                # Wait for work only when there is nothing to decode.
-                while waiting is not None or not answers or intake.ready:
-                    if waiting is None:
-                        try:
-                            waiting = next(intake, None)
-                        except Exception:  # of the source: what is in flight is finished first
-                            if not answers:
-                                raise
-                    if waiting is None or not self._fits(waiting[1], answers):
-                        break
-                    started = self._start(*waiting)
-                    waiting = None
-                    if isinstance(started, RequestOutput):
-                        yield started
-                    else:
-                        answers.append(started)
-                if not answers:
+                yield from self._admit(intake, waiting, flight)
+                if not flight.answers:
                     return
-                self._step([item for answer in answers for item in answer.running])
-                yield from (answer.output(self._tokenizer) for answer in answers if answer.is_done)
-                answers = [answer for answer in answers if not answer.is_done]
+                was_alone = len(flight.answers) == 1
+                for starved in self._step(flight):
+                    if was_alone:
+                        yield starved.refused(self._too_large(starved.task))
+                    else:
+                        waiting.append((starved.request, starved.task))
+                yield from (answer.output(self._tokenizer) for answer in flight.take_finished())
         finally:
             intake.close()
 
-    def _fits(self, task: Task | RequestError, answers: list[Answer]) -> bool:
-        """Whether a task can join what is being answered; the first always can."""
-        if isinstance(task, RequestError) or not answers:
-            return True
-        rows = task.num_rows + sum(item.cache.num_rows for answer in answers for item in answer.running)
-        cached = task.most_cached_tokens + sum(answer.task.most_cached_tokens for answer in answers)
-        return rows <= self._max_rows and (
-            self._max_cached_tokens is None or cached <= self._max_cached_tokens
-        )
+    def _admit(
+        self, intake: Intake[GenerationRequest, Task | RequestError], waiting: deque[Prepared], flight: Flight
+    ) -> Iterator[RequestOutput]:
+        """Starts what is there to start and has room; yields outputs of requests that cannot be answered.
+
+        Waits for requests only when there is nothing to decode. What waits is tried before what comes.
+        """
+        while waiting or not flight.answers or intake.ready:
+            if not waiting:
+                try:
+                    coming = next(intake, None)
+                except Exception:  # of the source: what is in flight is finished first
+                    if flight.answers:
+                        return
+                    raise
+                if coming is None:
+                    return
+                waiting.append(coming)
+            request, task = waiting[0]
+            if isinstance(task, Task) and not flight.has_room_for(task):
+                return
+            waiting.popleft()
+            if isinstance(task, RequestError):
+                self._on_progress(0)
+                yield RequestOutput(id=request.id, error=task, tag=request.tag)
+                continue
+            try:
+                flight.answers.append(self._start(request, task, flight.images))
+            except Exception as problem:
+                if not is_out_of_memory(problem):
+                    raise
+                if flight.answers:
+                    flight.shrink()
+                    waiting.appendleft((request, task))
+                    return
+                self._on_progress(0)
+                yield RequestOutput(id=request.id, error=self._too_large(task), tag=request.tag)
 
     def _prepare(self, request: GenerationRequest, params: GenerationParams) -> Task | RequestError:
         return prepare(
@@ -174,21 +197,14 @@ class Engine:
             template_version=self._template_version,
         )
 
-    def _start(self, request: GenerationRequest, task: Task | RequestError) -> Answer | RequestOutput:
+    def _start(self, request: GenerationRequest, task: Task, images: Images) -> Answer:
         """Prefills the prompts of a request and lets their strategies choose the first tokens."""
-        if isinstance(task, RequestError):
-            self._on_progress(0)
-            return RequestOutput(id=request.id, error=task, tag=request.tag)
         started = time.perf_counter()
         items: list[Item] = []
         for index, prompt in enumerate(task.prompts):
-            cache, logprobs = self._runner.prefill(
-                prompt.ids,
-                prompt.token_types,
-                task.pixels,
-                max_new_tokens=prompt.part.params.max_new_tokens,
-                same_image=items[0].cache if items else None,
-            )
+            prefix = self._prefill(prompt, task.picture, images)
+            cache = ItemCache(self._runner.geometry, prefix, max_new_tokens=prompt.part.params.max_new_tokens)
+            logprobs = self._runner.first_logprobs(prefix)
             # Members of a portfolio that ask the same must not draw the same.
             stream = f"{request.id}\x00{index}" if index else request.id
             item = Item(prompt, cache, logprobs, end_ids=self._end_ids, seed=task.params.seed, stream=stream)
@@ -196,19 +212,48 @@ class Engine:
             items.append(item)
         return Answer(request, task, items, end_ids=self._end_ids, started=started)
 
-    def _step(self, items: list[Item]) -> None:
-        """Decodes one token of every row of the items."""
-        if not items:
-            return
-        tokens = [token for item in items for token in item.state.tokens[:, -1].tolist()]
-        logprobs = self._runner.decode(
-            tokens,
-            [item.cache for item in items],
-            deterministic=any(item.prompt.part.params.deterministic for item in items),
-        )
+    def _prefill(self, prompt: Prompt, picture: Picture | None, images: Images) -> Prefix:
+        """The image first and the text behind it, in two passes, whether or not a neighbour shares the image:
+        so the numbers are the same either way."""
+        if picture is None:
+            return self._runner.prefill_text(prompt.ids, prompt.token_types)
+        bos = prompt.ids[0]
+        image = images.get(picture, lambda new: self._runner.prefill_image(bos, new.pixels))
+        if image.length == len(prompt.ids):
+            return image
+        return self._runner.prefill_text(prompt.ids, prompt.token_types, behind=image)
+
+    def _step(self, flight: Flight) -> list[Answer]:
+        """Decodes one token of every row; returns answers that had to leave because memory ran out."""
+        items = flight.running
+        if not items:  # all ended with their first tokens
+            return []
+        try:
+            logprobs = self._runner.decode(
+                [token for item in items for token in item.last_tokens],
+                [item.cache for item in items],
+                deterministic=any(item.prompt.part.params.deterministic for item in items),
+            )
+        except Exception as problem:
+            if not is_out_of_memory(problem):
+                raise
+            return [flight.take_last()]
+        proposals = [item.propose(own) for item, own in zip(items, logprobs, strict=True)]
+        read = torch.cat(proposals, dim=1).tolist()  # the one time in a step that the device is waited for
         chosen, start = 0, 0
-        for item in items:
-            end = start + item.cache.num_rows
-            chosen += item.choose(logprobs[start:end])
+        for item, proposal in zip(items, proposals, strict=True):
+            end = start + proposal.shape[1]
+            chosen += item.accept([row[start:end] for row in read])
             start = end
         self._on_progress(chosen)
+        return flight.take_starved()
+
+    def _too_large(self, task: Task) -> RequestError:
+        tokens = task.own_tokens + (task.picture.num_tokens if task.picture else 0)
+        return RequestError(
+            stage="generate",
+            type="OutOfMemoryError",
+            message=f"memory ran out on {self._runner.device} with this request alone, which may need "
+            f"{tokens} tokens of keys and values: lower max_new_tokens or num_candidates, or use a device "
+            "with more memory (cogbatch plan says what fits)",
+        )

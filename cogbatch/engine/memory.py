@@ -73,8 +73,8 @@ def _int8_bytes(weight: torch.Tensor) -> int:
 
 
 def _nf4_bytes(weight: torch.Tensor) -> int:
-    """Two to the byte, a byte of scale per block and a float32 per 256 of those, their mean, and the tables of
-    16 and 256 float32 that decode both (bitsandbytes Linear4bit, compress_statistics)."""
+    """Two to the byte, a byte of scale per block, a float32 per 256 of those, their mean, and the tables of 16
+    and 256 float32 that decode both (bitsandbytes Linear4bit, compress_statistics)."""
     blocks = math.ceil(weight.numel() / _NF4_BLOCK)
     scales = blocks + math.ceil(blocks / _NESTED_BLOCK) * _FLOAT32
     return math.ceil(weight.numel() / 2) + scales + (1 + 16 + 256) * _FLOAT32

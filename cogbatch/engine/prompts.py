@@ -5,6 +5,7 @@ Whatever is wrong with one request becomes a RequestError here, never an excepti
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,20 +38,32 @@ class Prompt:
         return self.part.strategy.num_rows(self.part.params)
 
     @property
-    def most_cached_tokens(self) -> int:
-        """Tokens of keys and values that it may come to hold: the prompt once, new tokens for each row."""
-        return len(self.ids) + self.num_rows * self.part.params.max_new_tokens
+    def new_tokens(self) -> int:
+        """The most tokens that its rows may come to hold of their own."""
+        return self.num_rows * self.part.params.max_new_tokens
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The pixels of a request, and what is the same for equal pixels, and only those.
+
+    pixels: [3, px, px] normalised. digest: of the pixels. num_tokens: that they come to with bos in front.
+    """
+
+    pixels: torch.Tensor
+    digest: bytes
+    num_tokens: int
 
 
 @dataclass(frozen=True)
 class Task:
     """A request ready for prefill: one prompt, or several of a portfolio, about one image.
 
-    pixels: [3, px, px] or None. params: checked; the request's own or the call's.
+    picture: None for text only. params: checked; the request's own or the call's.
     """
 
     prompts: tuple[Prompt, ...]
-    pixels: torch.Tensor | None
+    picture: Picture | None
     params: GenerationParams
 
     @property
@@ -58,8 +71,11 @@ class Task:
         return sum(prompt.num_rows for prompt in self.prompts)
 
     @property
-    def most_cached_tokens(self) -> int:
-        return sum(prompt.most_cached_tokens for prompt in self.prompts)
+    def own_tokens(self) -> int:
+        """The most tokens of keys and values that it may come to hold, without its image: prompts once, new
+        tokens for each row."""
+        image = 0 if self.picture is None else self.picture.num_tokens
+        return sum(len(prompt.ids) - image + prompt.new_tokens for prompt in self.prompts)
 
 
 def prepare(
@@ -79,9 +95,10 @@ def prepare(
             check_params(request.params)
             params = request.params
         stage = "image"
-        pixels = None
+        picture = None
         if request.image is not None:
             pixels = preprocess_image(load_image(request.image), config.vision_config.image_size)
+            picture = Picture(pixels, _digest(pixels), 1 + config.num_image_tokens)
         stage = "prompt"
         if not isinstance(request.prompt, str):
             raise PromptError(f"the prompt is {type(request.prompt).__name__}: expected a string")
@@ -92,15 +109,19 @@ def prepare(
                 render_prompt(template_version, _wording(part, request.prompt), request.history),
                 bos_token_id=config.bos_token_id,
                 pad_token_id=config.pad_token_id,
-                num_image_tokens=0 if pixels is None else config.num_image_tokens,
+                num_image_tokens=0 if picture is None else config.num_image_tokens,
             )
             prompts.append(Prompt(ids, token_types, _fit(part, ids, config)))
-        return Task(tuple(prompts), pixels, params)
+        return Task(tuple(prompts), picture, params)
     except (CogbatchError, ValueError) as problem:
         return RequestError(stage=stage, type=type(problem).__name__, message=str(problem))
     except Exception as problem:  # a bad request must not end the batch, whatever it breaks
         kind = ImageError if stage == "image" else PromptError
         return RequestError(stage=stage, type=kind.__name__, message=f"{type(problem).__name__}: {problem}")
+
+
+def _digest(pixels: torch.Tensor) -> bytes:
+    return hashlib.blake2b(pixels.contiguous().numpy().data, digest_size=16).digest()
 
 
 def _wording(part: Part, prompt: str) -> str:

@@ -156,10 +156,11 @@ def test_a_shared_image_gives_the_same_numbers(text: str) -> None:
     runner = Runner(tiny_model())
     pixels = torch.randn(3, 56, 56)
     ids, types = [1, *[0] * 18, *(3 + byte for byte in text.encode())], [0, *[1] * 18, *[0] * len(text)]
-    first, logprobs = runner.prefill(ids, types, pixels, max_new_tokens=4)
-    second, again = runner.prefill(ids, types, pixels, max_new_tokens=4, same_image=first)
-    assert torch.equal(logprobs, again)
-    assert torch.equal(first.prefix, second.prefix)
+    images = [runner.prefill_image(1, pixels) for _ in range(2)]
+    runner.prefill_text([*ids, 7, 8, 9], [*types, 0, 0, 0], behind=images[0])  # a neighbour
+    first, second = (runner.prefill_text(ids, types, behind=image) if text else image for image in images)
+    assert torch.equal(runner.first_logprobs(first), runner.first_logprobs(second))
+    assert all(torch.equal(a.states, b.states) for a, b in zip(first.chain, second.chain, strict=True))
     assert first.next_position == second.next_position
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cogbatch.engine.attention import attention_by_matmul, attention_with_lse, merge
+from cogbatch.engine.attention import attention_by_matmul, attention_with_lse, merge, weigh
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 
@@ -42,5 +42,6 @@ def test_merge_of_two_parts_equals_attention_over_both(first: int, second: int, 
         attention_with_lse(query, key[:, :, part], value[:, :, part], scale=1.0)
         for part in (slice(0, first), slice(first, None))
     ]
-    whole, _ = attention_by_matmul(query, key, value, scale=1.0)
-    torch.testing.assert_close(merge(*parts), whole, atol=2e-5, rtol=0)
+    merged, whole = merge(*parts), attention_by_matmul(query, key, value, scale=1.0)
+    torch.testing.assert_close(merged, whole, atol=2e-5, rtol=0)
+    assert torch.equal(merged[0], weigh(*parts))

@@ -142,11 +142,11 @@ def test_candidates_are_bitwise_the_same_in_any_company(
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("block_rows", [8, 64])
-def test_packed_blocks_give_the_same_up_to_rounding(model: CogVLMForCausalLM, block_rows: int) -> None:
+@pytest.mark.parametrize("unit_rows", [8, 64])
+def test_packed_blocks_give_the_same_up_to_rounding(model: CogVLMForCausalLM, unit_rows: int) -> None:
     """What CUDA uses; here on the CPU. Numbers of a row may depend on its place, beyond the sixth digit."""
     alone, packed = Engine(model, ByteTokenizer()), Engine(model, ByteTokenizer())
-    packed._runner = Runner(model, block_rows=block_rows)
+    packed._runner = Runner(model, unit_rows=unit_rows)
     for one, other in zip(
         sorted_by_request(alone.generate(requests(), PARAMS)),
         sorted_by_request(packed.generate(requests(), PARAMS)),
@@ -173,8 +173,10 @@ def test_rows_and_cached_tokens_stay_within_their_bounds(model: CogVLMForCausalL
     peaks = []
     decode = engine._runner.decode
 
-    def watched(tokens: list[int], caches: list[ItemCache], *, deterministic: bool) -> torch.Tensor:
-        peaks.append((len(tokens), sum(c.prefix.shape[4] + c.num_rows * c.suffix_filled for c in caches)))
+    def watched(tokens: list[int], caches: list[ItemCache], *, deterministic: bool) -> list[torch.Tensor]:
+        images = {id(cache.prefixes[0]): cache.prefixes[0].length for cache in caches}
+        own = sum(cache.prefixes[-1].length + cache.num_rows * cache.filled for cache in caches)
+        peaks.append((len(tokens), sum(images.values()) + own))
         return decode(tokens, caches, deterministic=deterministic)
 
     engine._runner.decode = watched  # type: ignore[assignment, method-assign]

@@ -1,0 +1,97 @@
+"""Matrix products of the rows of many items together, no row of which depends on its company.
+
+A product chooses its kernel, and with it the order in which it adds, by the number of rows: so a row's last
+bits change with its neighbours. They do not where two numbers of rows happen to lead to the same order. For
+which that is so differs between libraries, processors, dtypes and widths; so it is measured here, on the
+model's own weights, and rows are multiplied in such numbers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+_UNIT_ROWS = {"cpu": 8, "cuda": 64}  # numbers of rows are multiples of it
+_MOST_UNITS = 8
+
+
+class Products:
+    """What multiplies rows by a model's weights in decode steps.
+
+    Args:
+        linears: all layers that it will be asked for.
+        unit_rows: what numbers of rows are padded to; None is 8 on the CPU and 64 on CUDA (never run: no GPU
+            at hand), where small products cost as much as that.
+    """
+
+    def __init__(self, linears: Iterable[nn.Module], *, unit_rows: int | None = None) -> None:
+        self._linears = list({_kind(linear): linear for linear in linears}.values())
+        device = next(self._linears[0].parameters()).device
+        self._unit_rows = unit_rows or _UNIT_ROWS[device.type]
+        self._block_rows: dict[int, int] = {}  # by torch's threads, which share out the work
+
+    def padding(self, rows: int) -> int:
+        """Rows to put behind so many, for `multiply` to take them."""
+        return -rows % self._unit_rows
+
+    @property
+    def block_rows(self) -> int:
+        """The most rows that are multiplied at once."""
+        threads = torch.get_num_threads()
+        if threads not in self._block_rows:
+            self._block_rows[threads] = min(self._proven_rows(linear) for linear in self._linears)
+        return self._block_rows[threads]
+
+    def multiply(self, linear: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+        """[R, X] -> [R, Y], R a multiple of the unit; the bits of a row depend on nothing but that row."""
+        blocks = [multiply(linear, block) for block in rows.split(self.block_rows)]
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+    def _proven_rows(self, linear: nn.Module) -> int:
+        """The most rows up to which every multiple of the unit gives the bits that one unit gives."""
+        unit, most = self._unit_rows, self._unit_rows * _MOST_UNITS
+        weight: torch.Tensor = next(linear.parameters())
+        dtype = weight.dtype if weight.is_floating_point() else torch.bfloat16
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randn(most, _in_features(linear), generator=generator).to(weight.device, dtype)
+        expected = torch.cat([multiply(linear, part) for part in rows.split(unit)])
+        proven = unit
+        while proven < most:
+            together = proven + unit
+            moved = torch.arange(together, device=rows.device).roll(together // 2)  # to other places
+            if not torch.equal(multiply(linear, rows[moved]), expected[moved]):
+                break
+            proven = together
+        return proven
+
+
+def multiply(linear: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    """[R, X] -> [R, Y]; R may be any number."""
+    if _is_for_onednn(linear, rows):
+        # For few rows as fast as torch's own choice, MKL, which adds in another order for every few rows.
+        return torch.ops.mkldnn._linear_pointwise(rows, linear.weight, linear.bias, "none", [], "")
+    return linear(rows)
+
+
+def _is_for_onednn(linear: nn.Module, rows: torch.Tensor) -> bool:
+    return (
+        rows.device.type == "cpu"
+        and type(linear) is nn.Linear
+        and linear.weight.dtype == rows.dtype
+        and rows.dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+def _kind(linear: nn.Module) -> tuple[type[nn.Module], torch.Size, torch.dtype]:
+    """Products of one kind are computed alike."""
+    weight: torch.Tensor = next(linear.parameters())
+    return type(linear), weight.shape, weight.dtype
+
+
+def _in_features(linear: nn.Module) -> int:
+    features = linear.in_features
+    assert isinstance(features, int)
+    return features
