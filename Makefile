@@ -40,12 +40,12 @@ $(VENV)/installed: pyproject.toml requirements.lock
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(INSTALL) -e ".[dev,embedding]"
+	$(INSTALL) -e ".[dev,embedding,quantization]"
 	touch $@
 
 # SwissArmyTransformer, to run the checkpoints that conversions are compared with. Builds deepspeed.
 $(VENV)/installed-sat: $(VENV)/installed-dev
-	$(INSTALL) -e ".[dev,embedding,sat]"
+	$(INSTALL) -e ".[dev,embedding,quantization,sat]"
 	touch $@
 
 clean:

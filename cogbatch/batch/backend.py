@@ -9,15 +9,17 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from cogbatch.batch.loop import EngineLike
 from cogbatch.batch.progress import percent
 from cogbatch.batch.spec import ModelSpec
 from cogbatch.dataset.dataset import Dataset
-from cogbatch.errors import CheckpointError
-from cogbatch.types import GenerationParams
+from cogbatch.errors import CheckpointError, JobError
+from cogbatch.types import GenerationParams, Quantization
 
 Say = Callable[[str], None]
+Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class ReadyModel:
     template_version: str
     dtype: str
     tokenizer_path: str | None = None
+    quantization: Quantization | None = None
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,14 @@ class Backend:
 
     Args:
         check_params: raises ValueError.
-        check_model: cheap; raises CheckpointError for a checkpoint or tokenizer that cannot work.
+        check_model: cheap; for cpu or cuda. Raises CheckpointError for a checkpoint or tokenizer that cannot
+            work, JobError for quantization.
         prepare: converts if needed, and finds the tokenizer. Raises CheckpointError.
         open_engine: runs in a worker.
     """
 
     check_params: Callable[[GenerationParams], object]
-    check_model: Callable[[ModelSpec], None]
+    check_model: Callable[[ModelSpec, Device], None]
     prepare: Callable[[ModelSpec, Say], ReadyModel]
     open_engine: OpenEngine
 
@@ -90,10 +94,11 @@ def _check_params(params: GenerationParams) -> None:
     check_params(params)
 
 
-def _check_model(spec: ModelSpec) -> None:
+def _check_model(spec: ModelSpec, device: Device) -> None:
     from cogbatch.checkpoint.directory import check_sat_config, classify
     from cogbatch.checkpoint.hub import local_directory
     from cogbatch.checkpoint.manifest import TOKENIZER_FILES, tokenizer_files
+    from cogbatch.engine.quantization import check_quantization
 
     # Of a model on the hub no more than this is fetched here.
     folder = local_directory(spec.checkpoint, allow_patterns=("config.json", *TOKENIZER_FILES))
@@ -107,6 +112,15 @@ def _check_model(spec: ModelSpec) -> None:
         where, has_tokenizer = spec.checkpoint, kind == "hf" and bool(tokenizer_files(folder))
     if not has_tokenizer:
         raise _no_tokenizer(where)
+    if spec.quantization is not None:
+        # That of a SAT checkpoint is known when it is converted.
+        own_dtype = _own_dtype(folder) if kind == "hf" else None
+        try:
+            check_quantization(
+                spec.quantization, dtype=own_dtype if spec.dtype == "auto" else spec.dtype, device=device
+            )
+        except ValueError as err:
+            raise JobError(f"model: {err}") from err
 
 
 def _prepare(spec: ModelSpec, say: Say) -> ReadyModel:
@@ -127,6 +141,7 @@ def _prepare(spec: ModelSpec, say: Say) -> ReadyModel:
         template_version=prepared.template_version,
         dtype=_own_dtype(path) if spec.dtype == "auto" else spec.dtype,
         tokenizer_path=None if tokenizer_path == path else str(tokenizer_path),
+        quantization=spec.quantization,
     )
 
 
@@ -150,6 +165,7 @@ def _open_engine(plan: WorkerPlan, on_progress: Callable[[int], None]) -> Engine
     return Engine.from_pretrained(
         model.path,
         dtype=model.dtype,
+        quantization=model.quantization,
         device=plan.device,
         tokenizer=model.tokenizer_path,
         template_version=model.template_version,

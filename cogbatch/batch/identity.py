@@ -25,7 +25,7 @@ def job_identity(
         "model": {
             "fingerprint": model.fingerprint,
             "dtype": model.dtype,
-            "quantization": spec.model.quantization,
+            "quantization": asdict(model.quantization) if model.quantization else None,
             "template": model.template_version,
         },
         **identity_without_model(spec, dataset_fingerprint=dataset_fingerprint, shards=shards),

@@ -24,7 +24,7 @@ from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.shards import Shard
 from cogbatch.errors import JobError
 
-PACKAGES = ("cogbatch", "torch", "transformers", "ray", "pyarrow", "pillow", "numpy")
+PACKAGES = ("cogbatch", "torch", "transformers", "ray", "pyarrow", "pillow", "numpy", "bitsandbytes")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _check(spec: JobSpec, backend: Backend) -> tuple[Dataset, tuple[Shard, ...]]
         backend.check_params(spec.generation)
     except ValueError as err:
         raise JobError(f"generation: {err}") from err
-    backend.check_model(spec.model)
+    backend.check_model(spec.model, "cuda" if spec.cluster.gpus_per_worker else "cpu")
     dataset = open_dataset(spec.input)
     return dataset, dataset.shards(spec.output.shard_size)
 

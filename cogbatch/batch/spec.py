@@ -20,7 +20,7 @@ from pydantic import (
 
 from cogbatch.dataset.options import InputOptions
 from cogbatch.errors import JobError
-from cogbatch.types import Dtype, GenerationParams, Template
+from cogbatch.types import Dtype, GenerationParams, Quantization, Template
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -29,14 +29,20 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _with_type(value: Any) -> Any:
+    """A quantization that is only a type, spelt out."""
+    return {"type": value} if isinstance(value, str) else value
+
+
 class ModelSpec(_Section):
     """Which model. checkpoint: SAT directory, model directory or hub id; version: SAT's names, null = the
-    directory's own; dtype applies at load, auto = the directory's own."""
+    directory's own; dtype applies at load, auto = the directory's own; quantization: int8, nf4, or with parts
+    {type: nf4, parts: [language, vision, vit]}."""
 
     checkpoint: Text
     tokenizer: Text | None = None
     dtype: Literal["auto", Dtype] = "auto"
-    quantization: None = None
+    quantization: Annotated[Quantization | None, BeforeValidator(_with_type)] = None
     version: Template | None = None
 
 
@@ -197,6 +203,8 @@ def _keys(loc: tuple[str, ...]) -> list[str]:
             kind = get_type_hints(kind).get(part)
         else:  # a member of a list
             kind = next(iter(get_args(kind)), None)
+        if type(None) in get_args(kind):  # a section that may be null
+            kind = get_args(kind)[0]
     if hasattr(kind, "model_fields"):
         return list(kind.model_fields)
     names = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []

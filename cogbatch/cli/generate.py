@@ -10,7 +10,7 @@ import typer
 from cogbatch.cli.app import app
 from cogbatch.cli.options import Debug, Json, Tokenizer, Version, percent, show
 from cogbatch.errors import CogbatchError
-from cogbatch.types import Dtype, GenerationParams, GenerationRequest
+from cogbatch.types import Dtype, GenerationParams, GenerationRequest, Quantization, QuantizationType
 
 
 def _text(name: str, help_text: str) -> str:
@@ -69,6 +69,9 @@ def generate(
     tokenizer: Tokenizer = None,
     version: Version = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Of the weights. [default: the model's own]")] = None,
+    quantization: Annotated[
+        QuantizationType | None, typer.Option(help="Of the weights of all layers. [default: none]")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
     as_json: Json = False,
     debug: Debug = False,
@@ -109,6 +112,7 @@ def generate(
     engine = Engine.from_pretrained(
         ready.path,
         dtype=dtype or "auto",
+        quantization=Quantization(quantization) if quantization else None,
         device=device,
         tokenizer=ready.tokenizer_path,
         template_version=ready.template_version,

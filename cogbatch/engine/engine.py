@@ -26,7 +26,14 @@ from cogbatch.engine.prompts import Picture, Prompt, Task, prepare
 from cogbatch.engine.runner import Runner
 from cogbatch.model.directory import load_tokenizer
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
-from cogbatch.types import GenerationParams, GenerationRequest, RequestError, RequestOutput
+from cogbatch.types import (
+    GenerationParams,
+    GenerationRequest,
+    Quantization,
+    QuantizationType,
+    RequestError,
+    RequestOutput,
+)
 
 Prepared = tuple[GenerationRequest, Task | RequestError]
 
@@ -75,6 +82,7 @@ class Engine:
         model_dir: str | Path,
         *,
         dtype: str = "auto",
+        quantization: Quantization | QuantizationType | None = None,
         device: str = "auto",
         tokenizer: str | Path | None = None,
         template_version: str | None = None,
@@ -87,14 +95,16 @@ class Engine:
 
         Args:
             dtype: float32, float16, bfloat16, or auto (the directory's own). device: cpu, cuda, cuda:N, auto.
+            quantization: of weights; a type alone is for all parts.
             tokenizer: directory of the tokenizer when model_dir has none.
             num_threads, max_rows, max_cached_tokens, on_progress: as in Engine.
 
         Raises:
             CheckpointError: the directory or its tokenizer is not what it should be.
+            ValueError: quantization that does not work with this dtype or device.
         """
         directory = Path(model_dir)
-        model = load_model(directory, dtype=dtype, device=pick_device(device))
+        model = load_model(directory, dtype=dtype, device=pick_device(device), quantization=quantization)
         return cls(
             model,
             load_tokenizer(Path(tokenizer) if tokenizer is not None else directory),

@@ -15,7 +15,7 @@ from cogbatch.engine.quantized import device_kind, quantize, replace_linears
 from cogbatch.errors import CheckpointError
 from cogbatch.model.directory import DTYPES, read_config, weight_files
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
-from cogbatch.types import Quantization
+from cogbatch.types import Quantization, QuantizationType
 
 
 def pick_device(device: str) -> torch.device:
@@ -35,13 +35,18 @@ def pick_device(device: str) -> torch.device:
 
 
 def load_model(
-    model_dir: Path, *, dtype: str, device: torch.device, quantization: Quantization | None = None
+    model_dir: Path,
+    *,
+    dtype: str,
+    device: torch.device,
+    quantization: Quantization | QuantizationType | None = None,
 ) -> CogVLMForCausalLM:
     """The model in evaluation mode, read tensor by tensor: nothing holds more of it than it will in the end.
 
     Args:
         model_dir: as written by `cogbatch convert`, or an official directory. dtype: "auto" is the
-            directory's own. quantization: of weights, while they are read; None keeps all in dtype.
+            directory's own. quantization: of weights, while they are read; a type alone is for all parts,
+            None keeps all in dtype.
 
     Raises:
         CheckpointError: no such directory, no weights, missing or unknown tensors.
@@ -49,6 +54,8 @@ def load_model(
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}: expected auto, {', '.join(DTYPES)}")
+    if isinstance(quantization, str):
+        quantization = Quantization(quantization)
     device, config = torch.device(device), read_config(model_dir)
     config.dtype = (config.dtype if dtype == "auto" else DTYPES[dtype]) or torch.float32
     try:

@@ -94,27 +94,29 @@ CASES = (
 
 
 def check_quantization(
-    quantization: Quantization, *, dtype: str, device: DeviceKind, package: str = "bitsandbytes"
+    quantization: Quantization, *, dtype: str | None, device: DeviceKind, package: str = "bitsandbytes"
 ) -> None:
     """Raises ValueError: the combination does not work, or package is not installed. Loads nothing.
 
     Args:
-        dtype: resolved, not auto.
+        dtype: None is not known yet.
     """
     if find_spec(package) is None:
         raise ValueError(
             f"quantization {quantization.type} needs {package}: pip install 'cogbatch[quantization]'"
         )
-    for case in CASES:
-        if (case.type, case.dtype, case.device) == (quantization.type, dtype, device):
-            if case.problem is not None:
-                raise ValueError(
-                    f"quantization {case.type} does not work with dtype {case.dtype} on {case.device}:"
-                    f" {case.problem}"
-                )
-            return
-    dtypes = ", ".join(dict.fromkeys(case.dtype for case in CASES))
-    raise ValueError(f"quantization {quantization.type} with dtype {dtype!r}: expected {dtypes}")
+    cases = [case for case in CASES if (case.type, case.device) == (quantization.type, device)]
+    dtypes = [case.dtype for case in cases]
+    if dtype not in (None, *dtypes):
+        raise ValueError(
+            f"quantization {quantization.type} with dtype {dtype!r}: expected {', '.join(dtypes)}"
+        )
+    problems = [case.problem for case in cases if dtype in (None, case.dtype)]
+    if all(problems):
+        with_dtype = f"with dtype {dtype} " if dtype is not None else ""
+        raise ValueError(
+            f"quantization {quantization.type} does not work {with_dtype}on {device}: {problems[0]}"
+        )
 
 
 def support_table() -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cogbatch.batch.backend import Backend, ReadyModel, WorkerPlan
+from cogbatch.batch.backend import Backend, Device, ReadyModel, WorkerPlan
 from cogbatch.batch.spec import JobSpec, ModelSpec
 from cogbatch.errors import CheckpointError
 from cogbatch.types import Candidate, GenerationParams, GenerationRequest, RequestError, RequestOutput
@@ -87,8 +87,9 @@ def refuse_once(plan: WorkerPlan, on_progress: Callable[[int], None]) -> FakeEng
     return refuse(plan, on_progress)
 
 
-def check_model(spec: ModelSpec) -> None:
+def check_model(spec: ModelSpec, device: Device) -> None:
     """Every checkpoint will do, but for one name."""
+    del device
     if spec.checkpoint == "nowhere":
         raise CheckpointError("nowhere: no such checkpoint")
 
