@@ -27,6 +27,7 @@ _LEAST_KEPT_ON_CUDA = 2**29
 _NF4_BLOCK = 64  # weights that share a scale, bitsandbytes' default
 _NESTED_BLOCK = 256  # scales that share one, when scales are quantized too
 _FLOAT32 = 4
+_SCRATCH = 1.1  # what matrix products and attention take for themselves; up to 2 % was seen on a CPU
 
 
 def token_bytes(config: CogVLMConfig, dtype: torch.dtype) -> int:
@@ -34,7 +35,7 @@ def token_bytes(config: CogVLMConfig, dtype: torch.dtype) -> int:
     return 2 * config.num_hidden_layers * config.num_multi_query_heads * config.head_dim * dtype.itemsize
 
 
-def image_border(config: CogVLMConfig) -> int:
+def image_tokens(config: CogVLMConfig) -> int:
     """Tokens that all prompts about an image share: bos, boi, patches and eoi."""
     return 1 + config.num_image_tokens
 
@@ -73,8 +74,8 @@ def _int8_bytes(weight: torch.Tensor) -> int:
 
 
 def _nf4_bytes(weight: torch.Tensor) -> int:
-    """Two to the byte, a byte of scale per block, a float32 per 256 of those, their mean, and the tables of 16
-    and 256 float32 that decode both (bitsandbytes Linear4bit, compress_statistics)."""
+    """Two to the byte, a byte of scale per block, a float32 per 256 of those, their mean, and the tables of
+    16 and 256 float32 that decode both (bitsandbytes Linear4bit, compress_statistics)."""
     blocks = math.ceil(weight.numel() / _NF4_BLOCK)
     scales = blocks + math.ceil(blocks / _NESTED_BLOCK) * _FLOAT32
     return math.ceil(weight.numel() / 2) + scales + (1 + 16 + 256) * _FLOAT32
@@ -83,15 +84,21 @@ def _nf4_bytes(weight: torch.Tensor) -> int:
 def activation_bytes(config: CogVLMConfig, dtype: torch.dtype, *, rows: int, prompt_tokens: int) -> int:
     """An upper bound of what a prefill or a decode step holds beside weights, keys and values.
 
+    Counted from the code that runs: whatever has a name, or is an argument of a call that has not returned.
+    docs/memory.md compares it with measured peaks.
+
     Args:
         rows: decoded together. prompt_tokens: the longest prompt, its image included.
     """
-    tokens = max(prompt_tokens, image_border(config))
-    return max(
+    image = image_tokens(config)
+    most = max(
         _tower_bytes(config, dtype),
-        _prefill_bytes(config, dtype, tokens=tokens),
+        _prefill_bytes(config, dtype, tokens=image, of_image=True),
+        _prefill_bytes(config, dtype, tokens=prompt_tokens),
+        _merge_bytes(config, dtype, tokens=max(prompt_tokens - image, 0)),
         _decode_bytes(config, dtype, rows=rows),
-    ) + _table_bytes(config, dtype)
+    )
+    return _table_bytes(config, dtype) + int(most * _SCRATCH)
 
 
 def _table_bytes(config: CogVLMConfig, dtype: torch.dtype) -> int:
@@ -100,40 +107,59 @@ def _table_bytes(config: CogVLMConfig, dtype: torch.dtype) -> int:
 
 
 def _tower_bytes(config: CogVLMConfig, dtype: torch.dtype) -> int:
-    """One image through the vision tower, or its projection."""
+    """One image through the vision tower, then its projection."""
     vision = config.vision_config
-    patches = (vision.image_size // vision.patch_size) ** 2 + 1
-    wide = vision.hidden_size
-    # Input, residual, norm; queries, keys and values; context, its transpose; or both sides of the
-    # activation.
-    layer = patches * (3 * wide + max(6 * wide, 2 * vision.intermediate_size + wide))
-    # The tower's output beside gate, up, and their product.
-    projection = patches * wide + vision.num_patches * (2 * config.hidden_size + 3 * config.intermediate_size)
     pixels = vision.in_channels * vision.image_size**2
-    return (max(layer, projection) + 2 * pixels) * dtype.itemsize
+    tokens = (vision.image_size // vision.patch_size) ** 2 + 1
+    # The tower's input, the layer's, and its residual; then queries, keys, values, context, the same with
+    # heads last, and output; or both sides of the activation.
+    layer = tokens * (3 * vision.hidden_size + max(6 * vision.hidden_size, 2 * vision.intermediate_size))
+    # The tower's output; the projection's input, gate, up and their product.
+    projected = config.hidden_size + 3 * config.intermediate_size
+    projection = tokens * vision.hidden_size + vision.num_patches * projected
+    return (pixels + max(layer, projection)) * dtype.itemsize
 
 
-def _prefill_bytes(config: CogVLMConfig, dtype: torch.dtype, *, tokens: int) -> int:
-    """S tokens through one layer; attention is fused and makes no matrix of scores."""
+def _prefill_bytes(config: CogVLMConfig, dtype: torch.dtype, *, tokens: int, of_image: bool = False) -> int:
+    """S tokens through a layer; attention is fused and makes no matrix of scores.
+
+    of_image: the tower's output is there too.
+    """
     hidden, inner = config.hidden_size, config.intermediate_size
     grouped = config.num_multi_query_heads * config.head_dim
     qkv = hidden + 2 * grouped
-    # Residual and input; the projection, twice where the experts' rows are put together; queries and keys
-    # turned; keys and values repeated for each head of a group; context, its transpose, and output.
-    attention = 2 * hidden + 2 * qkv + 2 * hidden + 2 * hidden + 2 * hidden
-    # Residual and input; the activation of the gate, up, their product; output, in two pieces.
-    mlp = 2 * hidden + 3 * inner + 2 * hidden
-    norm = 2 * hidden * dtype.itemsize + 3 * hidden * _FLOAT32  # in float32, whatever the dtype
-    return tokens * max(max(attention, mlp) * dtype.itemsize, norm)
+    # The embeddings, the layer's input and the norm of it; then the projection, twice while the experts' rows
+    # are put together; or with the queries being turned; or with queries and keys turned, keys and values
+    # repeated for the heads of a group, context and the same with heads last.
+    repeated = 2 * hidden if grouped < hidden else 0
+    attention = 3 * hidden + max(2 * qkv, qkv + 3 * hidden, qkv + grouped + repeated + 3 * hidden)
+    # The same with the residual; activation of the gate, up, and their product.
+    mlp = 4 * hidden + 3 * inner
+    # Three steps in float32, whatever the dtype.
+    norm = 3 * hidden * dtype.itemsize + 3 * hidden * _FLOAT32
+    # Sines and cosines; for an image the features that the embeddings were put together from.
+    beside = 2 * config.head_dim + (hidden if of_image else 0)
+    return tokens * (beside * dtype.itemsize + max(max(attention, mlp) * dtype.itemsize, norm))
+
+
+def _merge_bytes(config: CogVLMConfig, dtype: torch.dtype, *, tokens: int) -> int:
+    """S tokens behind an image: attention to it and to themselves, put together in float32."""
+    hidden, grouped = config.hidden_size, config.num_multi_query_heads * config.head_dim
+    # As in a prefill, up to queries and keys turned; both contexts, then in float32, and their mean.
+    qkv = hidden + 2 * grouped
+    repeated = 2 * hidden if grouped < hidden else 0
+    attention = 3 * hidden + qkv + hidden + grouped + repeated + 2 * hidden
+    return tokens * (attention * dtype.itemsize + 3 * hidden * _FLOAT32)
 
 
 def _decode_bytes(config: CogVLMConfig, dtype: torch.dtype, *, rows: int) -> int:
     """R rows, one token each: the layers are small, the vocabulary is not.
 
-    Ten numbers of 4 bytes for every row and token, all rows of one item under the costliest warper (typical):
-    log-probabilities, warped, normalised, distances, order (8 bytes), gathered, cumulated twice, noise.
+    Ten numbers of 4 bytes for every row and token, if all rows are one item's and under the costliest warper
+    (typical): log-probabilities, warped, normalised, distances, order (8 bytes), gathered, cumulated twice,
+    noise. Most settings need half of that.
     """
-    layer = 2 * config.hidden_size + 3 * config.intermediate_size
+    layer = 4 * config.hidden_size + 3 * config.intermediate_size
     return rows * (layer * dtype.itemsize + config.vocab_size * (10 * _FLOAT32 + dtype.itemsize))
 
 
