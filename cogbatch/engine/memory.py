@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cogbatch.engine.quantization import part_of
+from cogbatch.engine.quantization import nf4_block, part_of
 from cogbatch.engine.system_memory import available_bytes
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
@@ -24,7 +24,6 @@ from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 _KEPT_BACK = {"cuda": 0.1, "cpu": 0.5}
 _LEAST_KEPT_ON_CUDA = 2**29
 
-_NF4_BLOCK = 64  # weights that share a scale, bitsandbytes' default
 _NESTED_BLOCK = 256  # scales that share one, when scales are quantized too
 _FLOAT32 = 4
 _SCRATCH = 1.1  # what matrix products and attention take for themselves; up to 2 % was seen on a CPU
@@ -76,7 +75,7 @@ def _int8_bytes(weight: torch.Tensor) -> int:
 def _nf4_bytes(weight: torch.Tensor) -> int:
     """Two to the byte, a byte of scale per block, a float32 per 256 of those, their mean, and the tables of
     16 and 256 float32 that decode both (bitsandbytes Linear4bit, compress_statistics)."""
-    blocks = math.ceil(weight.numel() / _NF4_BLOCK)
+    blocks = weight.numel() // nf4_block(weight.shape[1])
     scales = blocks + math.ceil(blocks / _NESTED_BLOCK) * _FLOAT32
     return math.ceil(weight.numel() / 2) + scales + (1 + 16 + 256) * _FLOAT32
 

@@ -44,6 +44,20 @@ def part_of(tensor_name: str) -> QuantizedPart | None:
     return None
 
 
+def nf4_block(width: int) -> int:
+    """Weights that share a scale in a layer of so many inputs: 64, or 32.
+
+    Raises ValueError: width is no multiple of either. On the CPU bitsandbytes 0.50 gives other weights the
+    scales of their neighbours then, and says nothing.
+    """
+    for block in (64, 32):
+        if width % block == 0:
+            return block
+    raise ValueError(
+        f"quantization nf4 of a layer with {width} inputs: expected a multiple of 32; use int8 or other parts"
+    )
+
+
 @dataclass(frozen=True)
 class Case:
     """A combination and what becomes of it.

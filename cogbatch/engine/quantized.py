@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from cogbatch.engine.quantization import DeviceKind, part_of
+from cogbatch.engine.quantization import DeviceKind, nf4_block, part_of
 from cogbatch.types import Quantization, QuantizationType
 
 _TURING = (7, 5)
@@ -46,7 +46,8 @@ def quantize(layer: nn.Module, weight: torch.Tensor, device: torch.device) -> No
     if isinstance(layer, library.nn.Linear8bitLt):
         reduced = library.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
     else:
-        reduced = library.nn.Params4bit(weight, quant_type="nf4", module=layer)
+        block = nf4_block(weight.shape[1])
+        reduced = library.nn.Params4bit(weight, quant_type="nf4", blocksize=block, module=layer)
     layer.weight = reduced.to(device)
 
 
