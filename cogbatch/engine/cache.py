@@ -49,6 +49,7 @@ class Prefix:
     def __init__(self, geometry: Geometry, length: int, *, behind: Sequence[Prefix] = ()) -> None:
         self.length = length
         self.states = geometry.empty(1, length)
+        self._layers = [(keys, values) for keys, values in self.states]  # views: taking one costs time
         self.next_position = 0
         self.last_hidden: torch.Tensor | None = None
         self._behind = tuple(behind)
@@ -60,7 +61,7 @@ class Prefix:
 
     def fill(self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Writes all P tokens of a layer and attends causally: [1, A, P, D] -> [1, P, A * D]."""
-        keys, values = self.states[module.layer_idx]
+        keys, values = self._layers[module.layer_idx]
         keys.copy_(key)
         values.copy_(value)
         groups = module.num_key_value_groups
@@ -68,16 +69,15 @@ class Prefix:
             query, _repeat(key, groups), _repeat(value, groups), scale=module.scaling, causal=True
         )
         for prefix in self._behind:
-            own = merge(prefix.attend(module, query), own)
+            heads, length, size = query.shape[1:]
+            folded = query.reshape(1, keys.shape[1], -1, size)  # heads of a group as queries of one
+            context, lse = prefix.attend(module, folded)
+            own = merge((context.view(1, heads, length, size), lse.reshape(1, heads, length)), own)
         return own[0].transpose(1, 2).flatten(2)
 
     def attend(self, module: Any, query: torch.Tensor) -> Partial:
-        """Attention of [1, A, S, D] over all P tokens; the heads of a group are folded into the queries."""
-        keys, values = self.states[module.layer_idx]
-        heads, length, size = query.shape[1:]
-        folded = query.reshape(1, keys.shape[1], -1, size)  # [1, K, G * S, D]
-        context, lse = attention_with_lse(folded, keys, values, scale=module.scaling)
-        return context.view(1, heads, length, size), lse.reshape(1, heads, length)
+        """Attention of any number of queries [1, K, S, D] over all P tokens."""
+        return attention_with_lse(query, *self._layers[module.layer_idx], scale=module.scaling)
 
 
 class ItemCache:
@@ -116,18 +116,17 @@ class ItemCache:
         rows, heads, size = query.shape
         kv_heads = key.shape[1]
         end = self.filled + 1
-        keys, values = self._suffix[module.layer_idx, :, :rows, :, :end]
+        keys = self._suffix[module.layer_idx, 0, :rows, :, :end]
+        values = self._suffix[module.layer_idx, 1, :rows, :, :end]
         keys[:, :, -1] = key
         values[:, :, -1] = value
         grouped = query.view(rows, kv_heads, heads // kv_heads, size)  # [R, K, G, D]
         own = attention_with_lse(grouped, keys, values, scale=module.scaling)
         # Against a shared prefix all rows are queries of one sequence: [1, K, R * G, D].
         shared = grouped.transpose(0, 1).reshape(1, kv_heads, -1, size)
-        states = [prefix.states[module.layer_idx] for prefix in self.prefixes]
-        past = [attention_with_lse(shared, *keys_values, scale=module.scaling) for keys_values in states]
-        context, lse = past[0]
-        for further in past[1:]:
-            context, lse = merge((context, lse), further)
+        context, lse = self.prefixes[0].attend(module, shared)
+        for prefix in self.prefixes[1:]:
+            context, lse = merge((context, lse), prefix.attend(module, shared))
         context = context.view(kv_heads, rows, -1, size).transpose(0, 1)
         lse = lse.reshape(kv_heads, rows, -1).transpose(0, 1)
         return weigh((context, lse), own).reshape(rows, heads * size)

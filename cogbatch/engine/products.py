@@ -46,8 +46,9 @@ class Products:
 
     def multiply(self, linear: nn.Module, rows: torch.Tensor) -> torch.Tensor:
         """[R, X] -> [R, Y], R a multiple of the unit; the bits of a row depend on nothing but that row."""
-        blocks = [multiply(linear, block) for block in rows.split(self.block_rows)]
-        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+        if rows.shape[0] <= self.block_rows:
+            return multiply(linear, rows)
+        return torch.cat([multiply(linear, block) for block in rows.split(self.block_rows)])
 
     def _proven_rows(self, linear: nn.Module) -> int:
         """The most rows up to which every multiple of the unit gives the bits that one unit gives."""
