@@ -9,15 +9,16 @@ width of the fused projection, R rows, S tokens of a prompt, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
 
 import torch
 
 from cogbatch.engine.quantization import nf4_block, part_of
-from cogbatch.engine.system_memory import available_bytes
+from cogbatch.engine.system_memory import Memory, machine_memory
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
+from cogbatch.types import Quantization
+
+MAX_ROWS = 64  # decoded together, unless an engine is told otherwise
 
 # Of what is free, what is left alone. CUDA: the allocator's fragments, and what libraries take when first
 # used, at least half a GiB. CPU: other processes grow, and Linux kills instead of refusing.
@@ -40,31 +41,24 @@ def image_tokens(config: CogVLMConfig) -> int:
 
 
 def weight_bytes(
-    config: CogVLMConfig,
-    dtype: torch.dtype,
-    *,
-    quantization: str | None = None,
-    parts: Collection[str] = ("language", "vision", "vit"),
+    config: CogVLMConfig, dtype: torch.dtype, *, quantization: Quantization | None = None
 ) -> int:
     """All weights, as they lie on the device.
 
     Args:
-        dtype: of what is not quantized. quantization: int8, nf4 or None. parts: that it is applied to.
+        dtype: of what is not quantized.
 
     Raises:
-        ValueError: unknown quantization.
+        ValueError: nf4 of a layer whose width it cannot divide into blocks.
     """
-    if quantization not in (None, "int8", "nf4"):
-        raise ValueError(f"quantization is {quantization!r}: expected int8, nf4 or null")
     with torch.device("meta"):
         model = CogVLMForCausalLM(config)
-    total = 0
-    for name, weight in model.named_parameters():
-        if quantization is not None and part_of(name) in parts:
-            total += _int8_bytes(weight) if quantization == "int8" else _nf4_bytes(weight)
-        else:
-            total += weight.numel() * dtype.itemsize
-    return total
+    reduced = _int8_bytes if quantization and quantization.type == "int8" else _nf4_bytes
+    parts = quantization.parts if quantization else ()
+    return sum(
+        reduced(weight) if part_of(name) in parts else weight.numel() * dtype.itemsize
+        for name, weight in model.named_parameters()
+    )
 
 
 def _int8_bytes(weight: torch.Tensor) -> int:
@@ -167,61 +161,30 @@ def kv_budget_bytes(
     dtype: torch.dtype,
     *,
     device: torch.device,
-    max_rows: int,
+    max_rows: int = MAX_ROWS,
     share: float = 1.0,
 ) -> int:
     """What keys and values may take on a device that holds the weights already; never negative.
 
     Args:
-        max_rows: decoded together at most. share: of the node's memory that is this process's, on a CPU.
+        max_rows: decoded together at most. share: of the device that is this process's; 1 / workers of a node
+            on a CPU.
     """
-    free = free_bytes(device) * (1.0 if device.type == "cuda" else share)
     working = activation_bytes(config, dtype, rows=max_rows, prompt_tokens=config.max_position_embeddings)
-    return max(0, usable_bytes(int(free), device.type) - working)
+    return max(0, usable_bytes(device_memory(device).left_bytes(share), device.type) - working)
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that can be taken now. CUDA: never run, no GPU at hand."""
+def usable_bytes(left_bytes: int, device_type: str) -> int:
+    """What may be taken of what is left of a device of this type (cpu or cuda)."""
+    kept = int(left_bytes * _KEPT_BACK[device_type])
+    return left_bytes - (max(kept, _LEAST_KEPT_ON_CUDA) if device_type == "cuda" else kept)
+
+
+def device_memory(device: torch.device) -> Memory:
+    """Of the card, or of the machine. CUDA: never run, no GPU at hand."""
     if device.type != "cuda":
-        return available_bytes()
-    free, _ = torch.cuda.mem_get_info(device)
+        return machine_memory()
+    free, total = torch.cuda.mem_get_info(device)
+    allocated = torch.cuda.memory_allocated(device)
     # torch keeps what was freed: it can take that again.
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-
-
-def usable_bytes(free: int, device_type: str) -> int:
-    """What is left of free memory once some is kept back."""
-    kept = int(free * _KEPT_BACK[device_type])
-    if device_type == "cuda":
-        kept = max(kept, _LEAST_KEPT_ON_CUDA)
-    return free - kept
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """What a model and one of its requests take.
-
-    Args:
-        token_bytes: keys and values of a token. image_tokens: shared by all prompts about an image.
-        text_tokens: of a prompt behind its image, of all prompts of a request together. rows: of a request.
-        max_new_tokens: of a row. working_bytes: beside weights, keys and values.
-    """
-
-    weight_bytes: int
-    working_bytes: int
-    token_bytes: int
-    image_tokens: int
-    text_tokens: int
-    rows: int
-    max_new_tokens: int
-
-    @property
-    def item_bytes(self) -> int:
-        """Keys and values of a request: its image and prompts once, new tokens for every row."""
-        own = self.rows * self.max_new_tokens
-        return self.token_bytes * (self.image_tokens + self.text_tokens + own)
-
-    @property
-    def expanded_item_bytes(self) -> int:
-        """The same in a cache that gives every row its own copy of the prompt."""
-        return self.token_bytes * self.rows * (self.image_tokens + self.text_tokens + self.max_new_tokens)
+    return Memory(free + torch.cuda.memory_reserved(device) - allocated, total, allocated)
