@@ -15,13 +15,14 @@ from torch import nn
 
 _UNIT_ROWS = {"cpu": 8, "cuda": 64}  # numbers of rows are multiples of it
 _MOST_UNITS = 8
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 
-class Products:
-    """What multiplies rows by a model's weights in decode steps.
+class RowBlocks:
+    """In which numbers rows may be multiplied by a model's weights.
 
     Args:
-        linears: all layers that it will be asked for.
+        linears: all layers that are asked for.
         unit_rows: what numbers of rows are padded to; None is 8 on the CPU and 64 on CUDA (never run: no GPU
             at hand), where small products cost as much as that.
     """
@@ -30,28 +31,22 @@ class Products:
         self._linears = list({_kind(linear): linear for linear in linears}.values())
         device = next(self._linears[0].parameters()).device
         self._unit_rows = unit_rows or _UNIT_ROWS[device.type]
-        self._block_rows: dict[int, int] = {}  # by torch's threads, which share out the work
+        self._largest: dict[int, int] = {}  # by torch's threads, which share out the work
 
     def padding(self, rows: int) -> int:
-        """Rows to put behind so many, for `multiply` to take them."""
+        """Rows to put behind so many, to come to a multiple of the unit."""
         return -rows % self._unit_rows
 
     @property
-    def block_rows(self) -> int:
-        """The most rows that are multiplied at once."""
+    def largest(self) -> int:
+        """The most rows that may be multiplied at once; for every multiple of the unit up to it, the bits of a
+        row depend on nothing but that row."""
         threads = torch.get_num_threads()
-        if threads not in self._block_rows:
-            self._block_rows[threads] = min(self._proven_rows(linear) for linear in self._linears)
-        return self._block_rows[threads]
-
-    def multiply(self, linear: nn.Module, rows: torch.Tensor) -> torch.Tensor:
-        """[R, X] -> [R, Y], R a multiple of the unit; the bits of a row depend on nothing but that row."""
-        if rows.shape[0] <= self.block_rows:
-            return multiply(linear, rows)
-        return torch.cat([multiply(linear, block) for block in rows.split(self.block_rows)])
+        if threads not in self._largest:
+            self._largest[threads] = min(self._proven_rows(linear) for linear in self._linears)
+        return self._largest[threads]
 
     def _proven_rows(self, linear: nn.Module) -> int:
-        """The most rows up to which every multiple of the unit gives the bits that one unit gives."""
         unit, most = self._unit_rows, self._unit_rows * _MOST_UNITS
         weight: torch.Tensor = next(linear.parameters())
         dtype = weight.dtype if weight.is_floating_point() else torch.bfloat16
@@ -68,8 +63,10 @@ class Products:
         return proven
 
 
-def multiply(linear: nn.Module, rows: torch.Tensor) -> torch.Tensor:
-    """[R, X] -> [R, Y]; R may be any number."""
+def multiply(linear: nn.Module, rows: torch.Tensor, *, block_rows: int | None = None) -> torch.Tensor:
+    """[R, X] -> [R, Y], in blocks of so many rows if that is given."""
+    if block_rows is not None and rows.shape[0] > block_rows:
+        return torch.cat([multiply(linear, block) for block in rows.split(block_rows)])
     if _is_for_onednn(linear, rows):
         # For few rows as fast as torch's own choice, MKL, which adds in another order for every few rows.
         return torch.ops.mkldnn._linear_pointwise(rows, linear.weight, linear.bias, "none", [], "")
@@ -82,7 +79,7 @@ def _is_for_onednn(linear: nn.Module, rows: torch.Tensor) -> bool:
         and type(linear) is nn.Linear
         and linear.weight.dtype == rows.dtype
         and rows.dtype in (torch.float32, torch.bfloat16)
-        and torch.backends.mkldnn.is_available()
+        and _HAS_ONEDNN
     )
 
 

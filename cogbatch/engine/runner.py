@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from cogbatch.engine.cache import Geometry, ItemCache, Prefix
-from cogbatch.engine.products import Products
+from cogbatch.engine.products import RowBlocks
 from cogbatch.engine.step import Step, linears
 from cogbatch.model.decoder import image_positions, vision_spans
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
@@ -21,7 +21,7 @@ class Runner:
     """A model in evaluation mode, ready to prefill and decode.
 
     Args:
-        unit_rows: of deterministic mode, see Products.
+        unit_rows: of deterministic mode, see RowBlocks.
     """
 
     def __init__(self, model: CogVLMForCausalLM, *, unit_rows: int | None = None) -> None:
@@ -36,7 +36,7 @@ class Runner:
             dtype=self.dtype,
             device=self.device,
         )
-        self._products = Products(linears(model), unit_rows=unit_rows)
+        self._blocks = RowBlocks(linears(model), unit_rows=unit_rows)
         # One table for all steps: the last bits of a cosine depend on the size of the tensor it is taken of.
         positions = torch.arange(self.config.max_position_embeddings, device=self.device)[None]
         cos, sin = model.model.rotary(positions, self.dtype)
@@ -93,7 +93,7 @@ class Runner:
             caches: of the items; the suffix rows of each are its rows, in order.
             deterministic: no row's numbers depend on its company.
         """
-        step = Step(caches, self._products if deterministic else None)
+        step = Step(caches, self._blocks if deterministic else None)
         positions = [cache.next_position for cache in caches for _ in range(cache.num_rows)]
         both = torch.tensor([[*row, *[0] * step.padding] for row in (tokens, positions)])
         token_row, position_row = both.to(self.device, non_blocking=True)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from cogbatch.engine.cache import ItemCache
-from cogbatch.engine.products import Products, multiply
+from cogbatch.engine.products import RowBlocks, multiply
 from cogbatch.model.decoder import MLP, DecoderLayer, VisionExpertAttention, rotate
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 
@@ -26,16 +26,16 @@ class Step:
 
     Args:
         caches: of the items; each has its rows, in this order.
-        products: None lets rows depend on their company in the last bits.
+        blocks: None lets rows depend on their company in the last bits.
     """
 
-    def __init__(self, caches: Sequence[ItemCache], products: Products | None) -> None:
+    def __init__(self, caches: Sequence[ItemCache], blocks: RowBlocks | None) -> None:
         ends = torch.tensor([cache.num_rows for cache in caches]).cumsum(0).tolist()
         self._items = [slice(end - cache.num_rows, end) for cache, end in zip(caches, ends, strict=True)]
         self._caches = caches
-        self._products = products
+        self._block_rows = None if blocks is None else blocks.largest
         self.num_rows: int = ends[-1]
-        self.padding = products.padding(self.num_rows) if products else 0
+        self.padding = 0 if blocks is None else blocks.padding(self.num_rows)
 
     def run(
         self, model: CogVLMForCausalLM, tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
@@ -79,12 +79,12 @@ class Step:
 
     def _mlp(self, mlp: MLP, hidden: torch.Tensor) -> torch.Tensor:
         gate, up = self._multiply(mlp.gate_proj, hidden), self._multiply(mlp.up_proj, hidden)  # [R, I]
-        for rows in self._items if self._products else [slice(None)]:
+        for rows in [slice(None)] if self._block_rows is None else self._items:
             gate[rows] = mlp.activation(gate[rows])
         return self._multiply(mlp.down_proj, gate * up)
 
     def _multiply(self, linear: nn.Module, rows: torch.Tensor) -> torch.Tensor:
-        return self._products.multiply(linear, rows) if self._products else multiply(linear, rows)
+        return multiply(linear, rows, block_rows=self._block_rows)
 
 
 def layers(model: CogVLMForCausalLM) -> list[DecoderLayer]:
