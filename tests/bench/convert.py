@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.bench.peak import anonymous_kb
+
 VARIANTS = ("plain", "2 ranks", "LoRA")
 LORA_RANK = 10
 VOCAB, HIDDEN, INNER, EVA_HIDDEN, EVA_INNER = 32000, 4096, 11008, 1792, 15360
@@ -95,14 +97,6 @@ def measured(work: Callable[[Path, Path], None], sat_dir: Path, out: Path) -> di
         "cpu_seconds": round(cpu_seconds, 2),
         "peak_anon_mb": round(peak_kb / 1e3, 1),
     }
-
-
-def anonymous_kb() -> int:
-    """RssAnon: memory of this process's own, mapped files not counted."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1])
-    raise OSError("no RssAnon in /proc/self/status")
 
 
 def converting(sat_dir: Path, out: Path) -> None:

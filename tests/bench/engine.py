@@ -1,154 +1,122 @@
-"""Engine against transformers' generate, as ratios in one run: `make bench`. Not a test: machines are noisy.
+"""The engine against transformers' generate and against the roofline, as ratios: `make bench`.
 
-The bench model has random weights; the end token is ignored, so every run does the same work. Repeats are
-interleaved and the median counts. The last line is one JSON object.
+Not a test: machines are noisy. Random weights; the end token is ignored, so every case does the same work.
+Every case has a process of its own; those of one k take turns, and medians count. The last line is one JSON
+object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-import torch
-from PIL import Image
-from transformers import LlamaConfig, LlamaForCausalLM
-
-from cogbatch import Engine, GenerationParams, GenerationRequest
-from cogbatch.model.configuration_cogvlm import CogVLMConfig
-from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
-from cogbatch.model.processing_cogvlm import preprocess_image
-from tests.tiny import ByteTokenizer
-
-HIDDEN, HEADS, LAYERS, INNER, VOCAB = 512, 8, 8, 1376, 1024
-CANDIDATES, NEW_TOKENS, PROMPT_TOKENS, IMAGE_SIZE = 8, 64, 30, 490
+from cogbatch.engine.system_memory import machine_memory
+from tests.bench.cases import Case, Found, expanded_bytes
+from tests.bench.profiling import profile
+from tests.bench.results import JUDGED_K, TOGETHER, Roofline, roofline, targets
+from tests.bench.rounds import run_rounds
+from tests.bench.setting import FULL, TINY, Setting
+from tests.bench.table import machine, page, write_between_markers
 
 
-def bench_model() -> CogVLMForCausalLM:
-    """The bench model of the project: 25 M language parameters, 490-px images."""
-    torch.manual_seed(0)
-    side = IMAGE_SIZE // 14
-    config = CogVLMConfig(
-        vocab_size=VOCAB,
-        hidden_size=HIDDEN,
-        num_attention_heads=HEADS,
-        num_hidden_layers=LAYERS,
-        intermediate_size=INNER,
-        template_version="base",
-        vision_config={
-            "image_size": IMAGE_SIZE,
-            "num_positions": side * side + 1,
-            "hidden_size": 128,
-            "num_hidden_layers": 2,
-            "num_heads": 4,
-            "intermediate_size": 256,
-        },
-    )
-    return CogVLMForCausalLM(config).eval()
+@dataclass(frozen=True)
+class Group:
+    """Cases that take turns."""
+
+    cases: list[Case]
+    rounds: int
 
 
-def interleaved(cases: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Median seconds of each case; one warm-up, then rounds in which every case runs once."""
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for round_index in range(repeats + 1):
-        for name, run in cases.items():
-            start = time.perf_counter()
-            run()
-            if round_index:
-                seconds[name].append(time.perf_counter() - start)
-        print(f"round {round_index} of {repeats} done", file=sys.stderr)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+def groups(*, quick: bool, tiny: bool) -> Iterator[Group]:
+    """What is run, in order."""
+    k, few = JUDGED_K, 1 if tiny else 2
+    judged = [*compared(k), Case("products", k, TOGETHER)]
+    yield Group(judged, few if quick or tiny else 3)
+    yield Group([Case("stream", k, TOGETHER), Case("ending", k, TOGETHER)], 1 if quick or tiny else 2)
+    if quick or tiny:
+        return
+    for other in (1, 4, 16, 32):
+        yield Group(compared(other), few)
+    # The engine again, so that it and the products take turns.
+    for case in (Case("products", k, 1), Case("products", 32, TOGETHER)):
+        yield Group([Case("engine", case.k, case.items), case], few)
+
+
+def compared(k: int) -> list[Case]:
+    """All ways to k candidates."""
+    return [
+        Case("engine", k),
+        Case("engine", k, TOGETHER),
+        Case("engine", k, TOGETHER, shared=True),
+        Case("generate", k),
+        Case("calls", k),
+        Case("expanded", k),
+        Case("expanded", k, TOGETHER),
+    ]
+
+
+def fits(case: Case, setting: Setting) -> bool:
+    """Whether this machine has the memory for it, with some to spare."""
+    return case.method != "expanded" or expanded_bytes(setting, case) < 0.6 * machine_memory().available_bytes
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="k = 8 only")
+    parser.add_argument("--tiny", action="store_true", help="sizes that mean nothing, to see that it runs")
+    parser.add_argument("--profile", action="store_true", help="only where the engine's time goes, k = 8")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--write", type=Path, help="a Markdown file, for the tables between its markers")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    setting = TINY if options.tiny else FULL
+    if options.profile:
+        print(profile(setting, Case("engine", JUDGED_K, TOGETHER), threads=options.threads))
+        return
 
-    model = bench_model()
-    engine = Engine(model, ByteTokenizer())
-    image = Image.linear_gradient("L").convert("RGB").resize((640, 480))
-    prompts = ["x" * (PROMPT_TOKENS + extra) for extra in (0, 7, 3, 12)]
-    params = GenerationParams(num_candidates=CANDIDATES, max_new_tokens=NEW_TOKENS, ignore_eos=True)
+    results: dict[Case, Found] = {}
+    rooflines: list[Roofline] = []
+    for group in groups(quick=options.quick, tiny=options.tiny):
+        cases = [case for case in group.cases if fits(case, setting)]
+        for case in group.cases:
+            if case not in cases:
+                print(f"left out, it does not fit: {case.name}", file=sys.stderr)
+        found = run_rounds(cases, setting, rounds=group.rounds, threads=options.threads)
+        for case in found:
+            if case.method == "products":
+                engine = found[Case("engine", case.k, case.items)]
+                rooflines.append(roofline(setting, case, engine, found[case]))
+        results = found | results
+    judged = targets(results, rooflines)
+    text = page(results, rooflines, judged, setting, options.threads)
+    print(text)
+    if options.write:
+        write_between_markers(options.write, text)
+    print(json.dumps(as_data(results, rooflines, options.threads) | {"targets": [asdict(t) for t in judged]}))
 
-    block = model.config.num_image_tokens
-    ids = torch.tensor([[1, *[0] * block, *ByteTokenizer().encode(prompts[0])]])
-    types = torch.zeros_like(ids)
-    types[:, 1 : 1 + block] = 1
-    pixels = preprocess_image(image, IMAGE_SIZE)[None]
-    llama = LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=HIDDEN,
-            num_attention_heads=HEADS,
-            num_key_value_heads=HEADS,
-            num_hidden_layers=LAYERS,
-            intermediate_size=INNER,
-            vocab_size=VOCAB,
-        )
-    ).eval()
 
-    def run_engine(count: int) -> None:
-        requests = [GenerationRequest(str(i), image, prompts[i]) for i in range(count)]
-        outputs = list(engine.generate(requests, params))
-        generated = sum(candidate.num_tokens for output in outputs for candidate in output.candidates)
-        if generated != count * CANDIDATES * NEW_TOKENS:
-            raise SystemExit(f"the engine did not do the work: {[output.error for output in outputs]}")
-
-    def run_generate(sequences: int) -> None:
-        model.generate(
-            input_ids=ids,
-            token_type_ids=types,
-            pixel_values=pixels,
-            do_sample=True,
-            num_return_sequences=sequences,
-            min_new_tokens=NEW_TOKENS,
-            max_new_tokens=NEW_TOKENS,
-        )
-
-    def run_separate_calls() -> None:
-        for _ in range(CANDIDATES):
-            run_generate(1)
-
-    with torch.inference_mode():
-        prefix = model.model.embed(ids, types, model.get_image_features(pixels))
-
-    def prefill_engine() -> None:
-        engine._runner.prefill(ids[0].tolist(), types[0].tolist(), pixels[0], max_new_tokens=NEW_TOKENS)
-
-    @torch.inference_mode()
-    def prefill_llama() -> None:
-        llama(inputs_embeds=prefix, use_cache=True, logits_to_keep=1)
-
-    seconds = interleaved(
-        {
-            "engine_1_item": lambda: run_engine(1),
-            "engine_4_items": lambda: run_engine(4),
-            "generate_k": lambda: run_generate(CANDIDATES),
-            "separate_calls": run_separate_calls,
-            "prefill_engine": prefill_engine,
-            "prefill_llama": prefill_llama,
+def as_data(results: dict[Case, Found], rooflines: list[Roofline], threads: int) -> dict[str, Any]:
+    """All figures, for machines."""
+    return {
+        "machine": machine(),
+        "threads": threads,
+        "cases": {case.name: rounded(found) for case, found in results.items()},
+        "roofline": {
+            f"k={line.case.k} items={line.case.items}": round(line.fraction, 3) for line in rooflines
         },
-        options.repeats,
-    )
-    tokens = CANDIDATES * NEW_TOKENS
-    result = {
-        "k": CANDIDATES,
-        "new_tokens": NEW_TOKENS,
-        "threads": options.threads,
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "engine_tokens_per_s": round(tokens / seconds["engine_1_item"], 1),
-        "engine_4_items_tokens_per_s": round(4 * tokens / seconds["engine_4_items"], 1),
-        "generate_over_engine": round(seconds["generate_k"] / seconds["engine_1_item"], 2),
-        "separate_calls_over_engine": round(seconds["separate_calls"] / seconds["engine_1_item"], 2),
-        "generate_over_engine_4_items": round(4 * seconds["generate_k"] / seconds["engine_4_items"], 2),
-        "prefill_over_llama": round(seconds["prefill_engine"] / seconds["prefill_llama"], 2),
     }
-    print(json.dumps(result))
+
+
+def rounded(found: Found) -> Found:
+    """Four digits are more than a noisy machine has."""
+    return {
+        name: rounded(value) if isinstance(value, dict) else float(f"{value:.4g}")
+        for name, value in found.items()
+    }
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
+import sys
+import time
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -19,7 +22,7 @@ from cogbatch import Engine, GenerationParams, GenerationRequest
 from cogbatch.decoding.registry import strategy_named
 from cogbatch.decoding.rng import ItemRandom
 from cogbatch.decoding.strategy import State
-from tests.bench.engine import HIDDEN, INNER, LAYERS, bench_model, interleaved
+from tests.bench.setting import FULL, bench_model
 from tests.tiny import ByteTokenizer
 
 ROWS, ITEMS = 8, 4
@@ -64,10 +67,10 @@ def whole_runs(new_tokens: int) -> dict[str, Callable[[], None]]:
 
 def single_steps(vocabulary: int) -> dict[str, Callable[[], None]]:
     """One step of each strategy for one item; the matrix products that a decode step of its rows takes."""
-    hidden, inner = torch.randn(ROWS, HIDDEN), torch.randn(ROWS, INNER)
-    outwards = [torch.randn(4 * HIDDEN + 2 * INNER, HIDDEN) for _ in range(LAYERS)]
-    inwards = [torch.randn(HIDDEN, INNER) for _ in range(LAYERS)]
-    head = torch.randn(vocabulary, HIDDEN)
+    hidden, inner = torch.randn(ROWS, FULL.hidden), torch.randn(ROWS, FULL.inner)
+    outwards = [torch.randn(4 * FULL.hidden + 2 * FULL.inner, FULL.hidden) for _ in range(FULL.layers)]
+    inwards = [torch.randn(FULL.hidden, FULL.inner) for _ in range(FULL.layers)]
+    head = torch.randn(vocabulary, FULL.hidden)
     logprobs = (2 * torch.randn(ROWS, vocabulary)).log_softmax(-1)
     random = ItemRandom(0, "item")
 
@@ -120,6 +123,19 @@ def main() -> None:
         result["seconds"] = rounded(seconds, 1.0)
         result["time_over_sample"] = rounded(seconds, seconds["sample"])
     print(json.dumps(result))
+
+
+def interleaved(cases: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+    """Median seconds of each case; one warm-up, then rounds in which every case runs once."""
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for round_index in range(repeats + 1):
+        for name, run in cases.items():
+            start = time.perf_counter()
+            run()
+            if round_index:
+                seconds[name].append(time.perf_counter() - start)
+        print(f"round {round_index} of {repeats} done", file=sys.stderr)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def rounded(seconds: dict[str, float], unit: float) -> dict[str, float]:
