@@ -6,15 +6,17 @@ Imports are inside the functions: importing what describes a job must not load t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from cogbatch.batch.loop import EngineLike
 from cogbatch.batch.progress import percent
-from cogbatch.batch.spec import ModelSpec
+from cogbatch.batch.spec import JobSpec, ModelSpec
+from cogbatch.batch.survey import Survey, survey
 from cogbatch.dataset.dataset import Dataset
+from cogbatch.dataset.rows import Row
 from cogbatch.errors import CheckpointError, JobError
 from cogbatch.types import GenerationParams, Quantization
 
@@ -75,17 +77,19 @@ class Backend:
             work, JobError for quantization.
         prepare: converts if needed, and finds the tokenizer. Raises CheckpointError.
         open_engine: runs in a worker.
+        survey: what plan asks, of a job and a sample of its rows; see survey.py.
     """
 
     check_params: Callable[[GenerationParams], object]
     check_model: Callable[[ModelSpec, Device], None]
     prepare: Callable[[ModelSpec, Say], ReadyModel]
     open_engine: OpenEngine
+    survey: Callable[[JobSpec, Sequence[Row]], Survey | None]
 
 
 def cogvlm_backend() -> Backend:
     """CogVLM as this package converts and runs it."""
-    return Backend(_check_params, _check_model, _prepare, _open_engine)
+    return Backend(_check_params, _check_model, _prepare, _open_engine, survey)
 
 
 def _check_params(params: GenerationParams) -> None:

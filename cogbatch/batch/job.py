@@ -8,12 +8,13 @@ from __future__ import annotations
 import platform
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
 from cogbatch.batch.backend import Backend, ReadyModel, WorkerPlan, cogvlm_backend
+from cogbatch.batch.estimate import Estimate, kinds_of, known_speed, sample_rows
 from cogbatch.batch.identity import fingerprint, identity_without_model, job_identity
 from cogbatch.batch.progress import Progress, Silent, Status
 from cogbatch.batch.spec import JobSpec
@@ -40,10 +41,11 @@ class Plan:
     duplicate_ids: int
     workers: int
     run_path: str
+    estimate: Estimate
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
-        return asdict(self)
+        return {**vars(self), "estimate": self.estimate.to_json()}
 
     def lines(self) -> list[str]:
         """The same for a person."""
@@ -59,6 +61,7 @@ class Plan:
             )
         return [
             *lines,
+            *self.estimate.lines(),
             f"nothing is missing in {self.run_path}"
             if self.missing_shards == 0
             else f"would write to {self.run_path}",
@@ -66,28 +69,54 @@ class Plan:
         ]
 
 
-def plan_job(spec: JobSpec, *, backend: Backend | None = None) -> Plan:
-    """Everything that can be checked and counted without weights and without Ray.
+def plan_job(
+    spec: JobSpec,
+    *,
+    items_per_s: float | None = None,
+    price_per_hour: float | None = None,
+    backend: Backend | None = None,
+) -> Plan:
+    """Everything that can be checked, counted and estimated without weights and without Ray.
+
+    Args:
+        items_per_s, price_per_hour: of one worker, for hours and cost.
 
     Raises: as run_job, before it starts anything.
     """
-    dataset, shards = _check(spec, backend or cogvlm_backend())
+    backend = backend or cogvlm_backend()
+    dataset, shards = _check(spec, backend)
     run = RunDirectory(spec.output.path)
     run.check()
     stored = run.read_job()
     if stored is not None:
         known = identity_without_model(spec, dataset_fingerprint=dataset.fingerprint, shards=shards)
         run.refuse_other(stored, {**stored, "identity": {**stored.get("identity", {}), **known}})
+    missing = shards if stored is None else run.missing(shards)
+    workers = min(spec.cluster.max_workers, len(shards))
+    sample = sample_rows(dataset, shards)
+    found = backend.survey(spec, sample)
+    errors = [row.error for row in sample if row.error is not None]
+    estimate = Estimate(
+        sampled=len(sample),
+        error_kinds=kinds_of([*errors, *(found.errors if found else ())]),
+        survey=found,
+        rows=dataset.num_rows,
+        rows_left=sum(shard.num_rows for shard in missing),
+        workers=workers,
+        speed=known_speed(run.path, items_per_s=items_per_s, workers=workers),
+        price_per_hour=price_per_hour,
+    )
     return Plan(
         name=spec.name,
         rows=dataset.num_rows,
         shards=len(shards),
         rows_per_shard=max(shard.num_rows for shard in shards),
-        missing_shards=None if stored is None else len(run.missing(shards)),
+        missing_shards=None if stored is None else len(missing),
         candidates=dataset.num_rows * spec.generation.num_candidates,
         duplicate_ids=dataset.count_duplicate_ids(),
-        workers=min(spec.cluster.max_workers, len(shards)),
+        workers=workers,
         run_path=str(run.path),
+        estimate=estimate,
     )
 
 

@@ -44,7 +44,7 @@ def run(
     cogbatch run job.yaml --set generation.num_candidates=4 --set output.path=runs/four --limit 100
     """
     if dry_run:
-        return plan(job, overrides, address, limit, as_json, debug)
+        return plan(job, overrides, address, limit, as_json=as_json, debug=debug)
     from cogbatch.batch.job import run_job
     from cogbatch.batch.progress import open_progress
 
@@ -68,19 +68,27 @@ def plan(
     overrides: Override = None,
     address: Address = None,
     limit: Limit = None,
+    items_per_s: Annotated[
+        float | None,
+        typer.Option(min=1e-9, help="Measured speed of one worker, for hours. [default: an earlier run's]"),
+    ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Of one worker, in any currency, for the cost.")
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Check a job and count its rows and shards, without weights and without Ray.
+    """Check a job, count its rows and shards, and say what fits where, without weights and without Ray.
 
     \b
     cogbatch plan jobs/demo/job.yaml
-    cogbatch plan job.yaml --set output.shard_size=64 --json
+    cogbatch plan job.yaml --set model.quantization=int8 --items-per-s 0.8 --price-per-hour 2.50 --json
     """
     del debug
     from cogbatch.batch.job import plan_job
 
-    result = plan_job(_load(job, overrides, address, limit))
+    spec = _load(job, overrides, address, limit)
+    result = plan_job(spec, items_per_s=items_per_s, price_per_hour=price_per_hour)
     show(result.lines(), result.to_json(), as_json=as_json)
 
 

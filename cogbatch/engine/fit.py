@@ -18,8 +18,8 @@ from cogbatch.engine.memory import (
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.types import GenerationParams, Quantization
 
-# What the driver keeps for itself and what a process takes before its first tensor: torch reports 0.3 to 1.6 %
-# less than nvidia-smi, and kernels and context need about half a GiB. From reports; no GPU was at hand.
+# What the driver keeps, and what a process takes before its first tensor: torch reports up to half a GiB less
+# than nvidia-smi, and context and kernels need about as much. From reports of others: no GPU was at hand.
 _CONTEXT_BYTES = 2**30
 
 

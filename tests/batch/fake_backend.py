@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from cogbatch.batch.backend import Backend, Device, ReadyModel, WorkerPlan
 from cogbatch.batch.spec import JobSpec, ModelSpec
+from cogbatch.batch.survey import Survey
+from cogbatch.dataset.rows import Row
 from cogbatch.errors import CheckpointError
 from cogbatch.types import Candidate, GenerationParams, GenerationRequest, RequestError, RequestOutput
 
@@ -94,5 +96,38 @@ def check_model(spec: ModelSpec, device: Device) -> None:
         raise CheckpointError("nowhere: no such checkpoint")
 
 
-FAKE = Backend(check_params, check_model, prepare, FakeEngine)
+def survey(spec: JobSpec, rows: Sequence[Row]) -> Survey | None:
+    """A model of 1 kB a token: each word is one, and a prompt that starts with "bad" cannot be encoded."""
+    from cogbatch.engine.fit import Fit, Footprint
+
+    if spec.model.checkpoint == "owner/elsewhere":
+        return None
+    asked = [row.prompt.split() for row in rows if row.error is None]
+    prompts = [words for words in asked if words[0] != "bad"]
+    k, new = spec.generation.num_candidates, spec.generation.max_new_tokens
+    text = max(map(len, prompts), default=0)
+    need = Footprint(
+        weight_bytes=8 * 10**9,
+        working_bytes=10**9,
+        token_bytes=1000,
+        image_tokens=0,
+        text_tokens=text,
+        rows=k,
+        new_tokens=k * new,
+        expanded_tokens=k * (text + new),
+    )
+    return Survey(
+        dtype="float32",
+        quantization=None,
+        rows=k,
+        new_tokens=k * new,
+        prompt_tokens=tuple(map(len, prompts)),
+        errors=tuple(RequestError("prompt", "PromptError", "no") for words in asked if words[0] == "bad"),
+        need=need,
+        here=Fit("this machine", 4 * 10**9, 0, "the weights take 8.0 GB"),
+        cards=(Fit("16 GB", 16 * 10**9, 3), Fit("24 GB", 24 * 10**9, 9), Fit("32 GB", 32 * 10**9, 9)),
+    )
+
+
+FAKE = Backend(check_params, check_model, prepare, FakeEngine, survey)
 REFUSING = replace(FAKE, open_engine=refuse)
