@@ -24,7 +24,7 @@ MANIFEST = "cogbatch_manifest.json"
 WHOLE = "model.safetensors"
 """Weights in one file, which transformers loads rather than an index."""
 
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 """Raised whenever our code computes other numbers from the same weights."""
 
 TOKENIZER_FILES = (

@@ -22,6 +22,7 @@ from cogbatch.engine.flight import Flight, Images
 from cogbatch.engine.intake import Intake
 from cogbatch.engine.item import Item
 from cogbatch.engine.loading import load_model, pick_device
+from cogbatch.engine.memory import MAX_ROWS, kv_budget_bytes, token_bytes
 from cogbatch.engine.prompts import Picture, Prompt, Task, prepare
 from cogbatch.engine.runner import Runner
 from cogbatch.model.directory import load_tokenizer
@@ -49,8 +50,9 @@ class Engine:
         template_version: a name of config.json; None is the model's own.
         num_threads: torch threads while it generates; None leaves them alone.
         max_rows: rows decoded together; a new item starts while its rows fit. The first always does.
-        max_cached_tokens: bounds keys and values held at once, prompts and new tokens of all rows; None: on
-            CUDA what fits in four fifths of the memory that is free now, elsewhere no bound.
+        max_cached_tokens: bounds keys and values held at once, images and prompts and new tokens of all rows;
+            None: what fits in the memory that is free now.
+        memory_share: of the machine's memory that is this engine's; a card is always its own.
         on_progress: called with the number of tokens chosen after every prefill and step, with 0 after a
             request that became an error.
     """
@@ -62,12 +64,19 @@ class Engine:
         *,
         template_version: str | None = None,
         num_threads: int | None = None,
-        max_rows: int = 64,
+        max_rows: int = MAX_ROWS,
         max_cached_tokens: int | None = None,
+        memory_share: float = 1.0,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         self._runner = Runner(model)
         self._num_threads = num_threads
+        if max_cached_tokens is None:
+            runner, config = self._runner, model.config
+            budget_bytes = kv_budget_bytes(
+                config, runner.dtype, device=runner.device, max_rows=max_rows, share=memory_share
+            )
+            max_cached_tokens = budget_bytes // token_bytes(config, runner.dtype)
         self._max_cached_tokens = max_cached_tokens
         self._tokenizer = tokenizer
         self._template_version = template_version or model.config.template_version
@@ -87,8 +96,9 @@ class Engine:
         tokenizer: str | Path | None = None,
         template_version: str | None = None,
         num_threads: int | None = None,
-        max_rows: int = 64,
+        max_rows: int = MAX_ROWS,
         max_cached_tokens: int | None = None,
+        memory_share: float = 1.0,
         on_progress: Callable[[int], None] | None = None,
     ) -> Engine:
         """An engine from a model directory; runs no code out of it.
@@ -97,7 +107,7 @@ class Engine:
             dtype: float32, float16, bfloat16, or auto (the directory's own). device: cpu, cuda, cuda:N, auto.
             quantization: of weights; a type alone is for all parts.
             tokenizer: directory of the tokenizer when model_dir has none.
-            num_threads, max_rows, max_cached_tokens, on_progress: as in Engine.
+            num_threads, max_rows, max_cached_tokens, memory_share, on_progress: as in Engine.
 
         Raises:
             CheckpointError: the directory or its tokenizer is not what it should be.
@@ -112,6 +122,7 @@ class Engine:
             num_threads=num_threads,
             max_rows=max_rows,
             max_cached_tokens=max_cached_tokens,
+            memory_share=memory_share,
             on_progress=on_progress,
         )
 

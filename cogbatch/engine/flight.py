@@ -48,11 +48,11 @@ class Flight:
     """Answers in the order in which they began.
 
     Args:
-        max_rows: rows decoded together. max_cached_tokens: tokens of keys and values held at once; None: no
-            bound. The first request is taken however large it is.
+        max_rows: rows decoded together. max_cached_tokens: of keys and values held at once. The first
+            request is taken however large it is.
     """
 
-    def __init__(self, *, max_rows: int, max_cached_tokens: int | None) -> None:
+    def __init__(self, *, max_rows: int, max_cached_tokens: int) -> None:
         self.answers: list[Answer] = []
         self.images = Images()
         self._max_rows = max_rows
@@ -105,7 +105,5 @@ class Flight:
         self._max_cached_tokens = self._cached_tokens
 
     def _has_tokens_for(self, task: Task) -> bool:
-        if self._max_cached_tokens is None:
-            return True
         image = 0 if task.picture is None or task.picture in self.images else task.picture.num_tokens
         return self._cached_tokens + task.own_tokens + image <= self._max_cached_tokens
