@@ -1,6 +1,6 @@
 """What a job will take, as far as a sample of its rows and the model's shapes tell.
 
-Tokens, memory, hours, cost. A speed is never made up: hours need one that was measured, or that the user gives.
+Tokens, memory, hours, cost. A speed is never made up: hours need one that was measured or given.
 """
 
 from __future__ import annotations

@@ -110,7 +110,9 @@ def _tower_bytes(config: CogVLMConfig, dtype: torch.dtype) -> int:
     # The tower's output; the projection's input, gate, up and their product.
     projected = config.hidden_size + 3 * config.intermediate_size
     projection = tokens * vision.hidden_size + vision.num_patches * projected
-    return (pixels + max(layer, projection)) * dtype.itemsize
+    # Kernels for 16 bits copy the image, and its channels padded to 16, both twice (seen on a CPU).
+    patches = 2 * (pixels + 16 * vision.image_size**2) if dtype.itemsize == 2 else 0
+    return (pixels + max(layer, projection, patches)) * dtype.itemsize
 
 
 def _prefill_bytes(config: CogVLMConfig, dtype: torch.dtype, *, tokens: int, of_image: bool = False) -> int:
@@ -167,8 +169,7 @@ def kv_budget_bytes(
     """What keys and values may take on a device that holds the weights already; never negative.
 
     Args:
-        max_rows: decoded together at most. share: of the device that is this process's; 1 / workers of a node
-            on a CPU.
+        max_rows: decoded together at most. share: of the device that is this process's.
     """
     working = activation_bytes(config, dtype, rows=max_rows, prompt_tokens=config.max_position_embeddings)
     return max(0, usable_bytes(device_memory(device).left_bytes(share), device.type) - working)
