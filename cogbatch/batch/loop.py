@@ -6,12 +6,15 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple, Protocol, cast
 
 from cogbatch.dataset.rows import Row
 from cogbatch.types import GenerationParams, GenerationRequest, RequestOutput
 
 Result = tuple[int, Row, RequestOutput]
+
+_LOOK_AHEAD_ROWS = 64
 
 
 class EngineLike(Protocol):
@@ -104,7 +107,7 @@ class EngineLoop:
             ticket = self._tickets.get()
             count = 0
             try:
-                for position, row in enumerate(ticket.rows):
+                for position, row in _images_together(ticket.rows):
                     count += 1
                     if row.error is None:
                         tag = _Tag(ticket, position, row)
@@ -118,3 +121,21 @@ class EngineLoop:
                 ticket.results.put(err)
             else:
                 ticket.results.put(count)
+
+
+def _images_together(rows: Iterator[Row]) -> Iterator[tuple[int, Row]]:
+    """Rows with their positions; those about one image follow each other, as far as a look ahead sees.
+
+    So the engine encodes the image once.
+    """
+    numbered = enumerate(rows)
+    window: list[tuple[int, Row]] = []
+    while True:
+        window += islice(numbered, _LOOK_AHEAD_ROWS - len(window))
+        if not window:
+            return
+        image = window[0][1].image
+        same = [image is not None and entry[1].image == image for entry in window]
+        same[0] = True
+        yield from (entry for entry, is_same in zip(window, same, strict=True) if is_same)
+        window = [entry for entry, is_same in zip(window, same, strict=True) if not is_same]

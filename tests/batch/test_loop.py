@@ -129,3 +129,32 @@ def test_stopping_gives_a_waiting_shard_back() -> None:
         loop.stop()
         with pytest.raises(StoppedError):
             waiting.result(timeout=5)
+
+
+def test_rows_about_one_image_follow_each_other() -> None:
+    images = ["a", b"b", None, "a", b"b", None, "c", "a"]
+    given = [Row("f", n, str(n), image=image, prompt="flush") for n, image in enumerate(images)]
+    engine = Backwards()
+    assert run(make(engine), given) == [str(n) for n in range(8)]  # results stay in the order of the rows
+    assert engine.asked == ["0", "3", "7", "1", "4", "2", "5", "6"]
+
+
+def test_looking_ahead_for_images_is_bounded() -> None:
+    read = []
+
+    def endless() -> Iterator[Row]:
+        for n in range(300):
+            read.append(n)
+            yield Row("f", n, str(n), image="same" if n in (0, 250) else str(n), prompt="flush")
+
+    class Watching(Backwards):
+        def generate(
+            self, requests: Iterable[GenerationRequest], _: GenerationParams
+        ) -> Iterator[RequestOutput]:
+            for request in requests:
+                ahead.append(len(read) - int(request.id))
+                yield RequestOutput(request.id, tag=request.tag)
+
+    ahead: list[int] = []
+    assert run(make(Watching()), endless()) == [str(n) for n in range(300)]
+    assert max(ahead) <= 64
