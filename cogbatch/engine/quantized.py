@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from types import ModuleType
 
 import torch
@@ -74,8 +73,7 @@ def _bitsandbytes() -> ModuleType:
     # It says with every product that activations are cast to float16, and at its import what it would rather
     # download from the hub.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import bitsandbytes  # optional, and slow to import
+    import bitsandbytes  # optional, and slow to import
+
     module: ModuleType = bitsandbytes
     return module
