@@ -124,6 +124,9 @@ def test_plan_finds_what_run_would_refuse(
     (sat / "model_config.json").write_text(json.dumps({**config, "model_class": "CogAgentModel"}))
     code, _, err = call(capsys, *demo, f"model.checkpoint={sat}")
     assert (code, "CogAgent" in err) == (1, True)
+    quantized = ("--set", "model.quantization=int8", "--set", "cluster.gpus_per_worker=1")
+    code, _, err = call(capsys, *demo, f"output.path={tmp_path / 'run'}", *quantized)
+    assert (code, "int8 does not work with dtype float32 on cuda" in err) == (1, True)
 
 
 @pytest.fixture

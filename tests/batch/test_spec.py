@@ -9,7 +9,7 @@ import pytest
 
 from cogbatch.batch.spec import load_spec, parse_generation, parse_spec
 from cogbatch.errors import JobError
-from cogbatch.types import GenerationParams
+from cogbatch.types import GenerationParams, Quantization
 
 MINIMAL = {"model": {"checkpoint": "m"}, "input": {"path": "d"}, "output": {"path": "o"}}
 
@@ -136,3 +136,38 @@ def test_keys_of_a_portfolio_are_checked_too() -> None:
 def test_generation_parameters_are_parsed_like_those_of_a_job() -> None:
     params = parse_generation({"num_candidates": 3}, overrides=["temperature=0.5", "strategy=beam"])
     assert params == GenerationParams(num_candidates=3, temperature=0.5, strategy="beam")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("null", None),
+        ("int8", Quantization("int8")),
+        ("{type: nf4}", Quantization("nf4", ("language", "vision", "vit"))),
+        ("{type: nf4, parts: [vit, vision]}", Quantization("nf4", ("vision", "vit"))),
+    ],
+)
+def test_quantization_is_a_type_or_a_type_of_parts(
+    tmp_path: Path, written: str, meant: Quantization | None
+) -> None:
+    text = DESIGN.replace("quantization: null", f"quantization: {written}")
+    assert load_spec(write(tmp_path, text)).model.quantization == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "match"),
+    [
+        ("int4", r"model\.quantization\.type='int4': input should be 'int8' or 'nf4'"),
+        ("{parts: [vit]}", r"model\.quantization\.type is required"),
+        ("{type: nf4, part: [vit]}", r"unknown key model\.quantization\.part \(did you mean parts\?\)"),
+        ("{type: nf4, parts: []}", r"model\.quantization=.*parts is \[\]: expected some of language, vision"),
+        ("{type: nf4, parts: [head]}", r"model\.quantization\.parts\.0='head': input should be 'language'"),
+        (
+            "{type: nf4, parts: vit}",
+            r"model\.quantization\.parts='vit': expected a list, for example \[vit\]",
+        ),
+    ],
+)
+def test_a_wrong_quantization_is_named(tmp_path: Path, written: str, match: str) -> None:
+    with pytest.raises(JobError, match=match):
+        load_spec(write(tmp_path, DESIGN.replace("quantization: null", f"quantization: {written}")))

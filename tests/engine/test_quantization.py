@@ -180,7 +180,7 @@ def test_a_width_that_nf4_would_mix_up_is_refused(tmp_path: Path) -> None:
 def test_the_bytes_are_those_that_are_counted_beforehand(folder: Path, kind: QuantizationType) -> None:
     for parts in (PARTS, PARTS[:1], PARTS[1:]):
         model = load(folder, Quantization(kind, parts), "bfloat16")
-        counted = weight_bytes(model.config, torch.bfloat16, quantization=kind, parts=parts)
+        counted = weight_bytes(model.config, torch.bfloat16, quantization=Quantization(kind, parts))
         assert held_bytes(model) == counted
         assert counted < weight_bytes(model.config, torch.bfloat16)
 
