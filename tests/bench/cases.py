@@ -236,5 +236,7 @@ def serve(connection: Any, setting: Setting, case: Case, threads: int) -> None:
         connection.send(asdict(case))
         while (round_index := connection.recv()) is not None:
             connection.send(measured(run, setting.new_tokens, round_index, base_kb=base_kb))
+    except EOFError:  # nobody is there any more
+        return
     except (Exception, SystemExit) as problem:
         connection.send(f"{case.name}: {type(problem).__name__}: {problem}")
