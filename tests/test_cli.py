@@ -193,6 +193,10 @@ def test_from_a_sat_checkpoint_to_parts_and_one_answer(tmp_path: Path, tokenizer
     assert [line for line in lines if line.startswith("Ray")] == ["Ray imported by command 3"]
     assert converted["has_tokenizer"] is True
     assert (planned["rows"], planned["shards"]) == (6, 3)
+    estimate = planned["estimate"]
+    assert (estimate["sampled"], estimate["sampled_errors"]) == (6, 1)  # gone.png
+    assert estimate["most_output_tokens"] == 6 * 3 * 4
+    assert estimate["memory"]["here"]["items"] > 0
     assert len(answered["candidates"]) == 2
     assert [first[key] for key in ("rows", "ok", "errors", "candidates")] == [6, 5, 1, 15]
     assert first["tokens_per_s"] > 0

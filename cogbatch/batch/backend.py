@@ -6,15 +6,16 @@ Imports are inside the functions: importing what describes a job must not load t
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from cogbatch.batch.loop import EngineLike
 from cogbatch.batch.progress import percent
-from cogbatch.batch.spec import JobSpec, ModelSpec
-from cogbatch.batch.survey import Survey, survey
+from cogbatch.batch.spec import ClusterSpec, JobSpec, ModelSpec
+from cogbatch.batch.survey import Survey, memory_share, survey
 from cogbatch.dataset.dataset import Dataset
 from cogbatch.dataset.rows import Row
 from cogbatch.errors import CheckpointError, JobError
@@ -48,6 +49,7 @@ class WorkerPlan:
     Args:
         device: "auto" or "cpu". num_threads: torch threads. probe: token that each worker writes under the
             run directory before it loads anything.
+        cluster: who else works on a node.
         isolated: the shards are single items, one at a time, written to staging instead of parts/.
     """
 
@@ -60,6 +62,7 @@ class WorkerPlan:
     num_threads: int
     stall_timeout_s: float
     probe: str
+    cluster: ClusterSpec = field(default_factory=ClusterSpec)
     isolated: bool = False
 
 
@@ -174,6 +177,7 @@ def _open_engine(plan: WorkerPlan, on_progress: Callable[[int], None]) -> Engine
         tokenizer=model.tokenizer_path,
         template_version=model.template_version,
         num_threads=plan.num_threads,
+        memory_share=memory_share(plan.cluster, on_cuda=plan.device != "cpu", num_cpus=os.cpu_count() or 1),
         on_progress=on_progress,
     )
 

@@ -216,6 +216,7 @@ def _plan(
         num_threads=spec.cluster.cpus_per_worker,
         stall_timeout_s=spec.errors.stall_timeout_s,
         probe=secrets.token_hex(16),
+        cluster=spec.cluster,
     )
 
 

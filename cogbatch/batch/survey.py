@@ -114,6 +114,17 @@ def survey(spec: JobSpec, rows: Sequence[Row]) -> Survey | None:
     )
 
 
+def memory_share(cluster: ClusterSpec, *, on_cuda: bool, num_cpus: int) -> float:
+    """The part of a device that one worker may fill, beside the others of its node.
+
+    Args:
+        on_cuda: workers run on cards, else on the node's CPU, of which there are num_cpus.
+    """
+    if on_cuda:
+        return min(1.0, cluster.gpus_per_worker)
+    return 1 / max(1, min(cluster.max_workers, num_cpus // cluster.cpus_per_worker))
+
+
 def _fit_here(need: Footprint, cluster: ClusterSpec) -> Fit:
     """One worker of this job on this machine, beside those that would run here with it."""
     import torch
@@ -124,16 +135,13 @@ def _fit_here(need: Footprint, cluster: ClusterSpec) -> Fit:
     on_cuda = bool(cluster.gpus_per_worker) and torch.cuda.is_available()
     device = torch.device("cuda" if on_cuda else "cpu")
     memory = device_memory(device)
-    if on_cuda:
-        neighbours = max(1, int(1 / cluster.gpus_per_worker))
-    else:
-        neighbours = max(1, min(cluster.max_workers, (os.cpu_count() or 1) // cluster.cpus_per_worker))
+    share = memory_share(cluster, on_cuda=on_cuda, num_cpus=os.cpu_count() or 1)
     name = f"{'GPU' if on_cuda else 'CPU'}, {gigabytes(memory.available_bytes)} free"
-    shared = f", {neighbours} workers" if neighbours > 1 else ""
+    shared = f", {1 / share:.0f} workers" if share < 1 else ""
     return fit(
         need,
         device=f"this machine ({name}{shared})",
         memory_bytes=memory.total_bytes,
-        left_bytes=memory.left_bytes(1 / neighbours),
+        left_bytes=memory.left_bytes(share),
         device_type=device.type,
     )

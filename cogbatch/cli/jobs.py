@@ -73,7 +73,7 @@ def plan(
         typer.Option(min=1e-9, help="Measured speed of one worker, for hours. [default: an earlier run's]"),
     ] = None,
     price_per_hour: Annotated[
-        float | None, typer.Option(min=0, help="Of one worker, in any currency, for the cost.")
+        float | None, typer.Option(min=0, help="Of one worker, in any currency. [default: no cost]")
     ] = None,
     as_json: Json = False,
     debug: Debug = False,

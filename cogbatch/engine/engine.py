@@ -52,7 +52,7 @@ class Engine:
         max_rows: rows decoded together; a new item starts while its rows fit. The first always does.
         max_cached_tokens: bounds keys and values held at once, images and prompts and new tokens of all rows;
             None: what fits in the memory that is free now.
-        memory_share: of the machine's memory that is this engine's; a card is always its own.
+        memory_share: of the device's memory that is this engine's.
         on_progress: called with the number of tokens chosen after every prefill and step, with 0 after a
             request that became an error.
     """

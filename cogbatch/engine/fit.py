@@ -159,6 +159,8 @@ def fit_cards(need: Footprint) -> tuple[Fit, ...]:
 
 
 def gigabytes(size_bytes: int) -> str:
-    """10**9 bytes, as sizes of weights and cards are given."""
-    size = size_bytes / 1e9
-    return f"{size:.1f} GB" if size >= 0.1 else f"{size_bytes / 1e6:.1f} MB"
+    """In powers of 1,000, as sizes of weights and cards are given."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6)):
+        if size_bytes >= scale / 10:
+            return f"{size_bytes / scale:.1f} {unit}"
+    return f"{size_bytes / 1000:.1f} kB"

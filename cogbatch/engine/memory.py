@@ -16,7 +16,7 @@ from cogbatch.engine.quantization import nf4_block, part_of
 from cogbatch.engine.system_memory import Memory, machine_memory
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
-from cogbatch.types import Quantization
+from cogbatch.types import Quantization, QuantizationType
 
 MAX_ROWS = 64  # decoded together, unless an engine is told otherwise
 
@@ -41,16 +41,21 @@ def image_tokens(config: CogVLMConfig) -> int:
 
 
 def weight_bytes(
-    config: CogVLMConfig, dtype: torch.dtype, *, quantization: Quantization | None = None
+    config: CogVLMConfig,
+    dtype: torch.dtype,
+    *,
+    quantization: Quantization | QuantizationType | None = None,
 ) -> int:
     """All weights, as they lie on the device.
 
     Args:
-        dtype: of what is not quantized.
+        dtype: of what is not quantized. quantization: a type alone is for all parts.
 
     Raises:
         ValueError: nf4 of a layer whose width it cannot divide into blocks.
     """
+    if isinstance(quantization, str):
+        quantization = Quantization(quantization)
     with torch.device("meta"):
         model = CogVLMForCausalLM(config)
     reduced = _int8_bytes if quantization and quantization.type == "int8" else _nf4_bytes
