@@ -49,7 +49,8 @@ class RowBlocks:
     def _proven_rows(self, linear: nn.Module) -> int:
         unit, most = self._unit_rows, self._unit_rows * _MOST_UNITS
         weight: torch.Tensor = next(linear.parameters())
-        dtype = weight.dtype if weight.is_floating_point() else torch.bfloat16
+        # Rows come in the dtype of what is never quantized.
+        dtype = next(one.weight.dtype for one in self._linears if type(one) is nn.Linear)
         generator = torch.Generator().manual_seed(0)
         rows = torch.randn(most, _in_features(linear), generator=generator).to(weight.device, dtype)
         expected = torch.cat([multiply(linear, part) for part in rows.split(unit)])
@@ -83,10 +84,10 @@ def _is_for_onednn(linear: nn.Module, rows: torch.Tensor) -> bool:
     )
 
 
-def _kind(linear: nn.Module) -> tuple[type[nn.Module], torch.Size, torch.dtype]:
-    """Products of one kind are computed alike."""
+def _kind(linear: nn.Module) -> tuple[type[nn.Module], int, object, torch.dtype]:
+    """Products of one kind are computed alike. Packed weights have no shape that would tell them apart."""
     weight: torch.Tensor = next(linear.parameters())
-    return type(linear), weight.shape, weight.dtype
+    return type(linear), _in_features(linear), linear.out_features, weight.dtype
 
 
 def _in_features(linear: nn.Module) -> int:

@@ -84,7 +84,7 @@ _NOT_FLOAT32 = (
 )
 _TURING = "it needs a card of compute capability 7.5 (Turing) or newer; use nf4"
 
-# What bitsandbytes 0.50 does. CUDA: read in its source, never run: no GPU at hand.
+# What bitsandbytes 0.50 does. CUDA: read in its source and installation guide, never run: no GPU at hand.
 CASES = (
     Case("int8", "float32", "cpu", f"{_BYTES}; {_ON_THE_WAY}", True),
     Case("int8", "float16", "cpu", _BYTES, True),

@@ -14,7 +14,9 @@ from torch import nn
 from cogbatch import Engine, GenerationParams, GenerationRequest
 from cogbatch.engine.loading import load_model
 from cogbatch.engine.memory import weight_bytes
+from cogbatch.engine.products import RowBlocks
 from cogbatch.engine.quantization import CASES, Case, check_quantization, part_of, support_table
+from cogbatch.engine.step import linears
 from cogbatch.model.directory import DTYPES
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 from cogbatch.types import Quantization, QuantizationType, QuantizedPart
@@ -151,6 +153,27 @@ def test_an_int8_row_has_the_same_bits_in_any_number_of_rows(folder: Path, dtype
         together = layer(rows)
         for start, end in ((0, 1), (1, 3), (3, 10), (10, 33)):
             assert torch.equal(layer(rows[start:end]), together[start:end])
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_how_many_rows_go_together_is_measured_on_every_shape_and_in_the_models_dtype(
+    folder: Path, kind: QuantizationType
+) -> None:
+    """Packed, a layer and its transpose have equal tensors."""
+    seen = set()
+
+    def note(layer: Any, rows: tuple[torch.Tensor, ...], _: torch.Tensor) -> None:
+        seen.add((layer.in_features, layer.out_features, rows[0].dtype))
+
+    model = load(folder, kind)
+    asked = linears(model)
+    for layer in asked:
+        layer.register_forward_hook(note)
+    with torch.inference_mode():
+        assert RowBlocks(asked).largest >= 8
+    quantized = [layer for layer in asked if type(layer) is not nn.Linear]
+    assert {shape[:2] for shape in seen} >= {(layer.in_features, layer.out_features) for layer in quantized}
+    assert {shape[2] for shape in seen} == {torch.float32}
 
 
 @pytest.mark.parametrize("dtype", list(DTYPES))
