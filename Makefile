@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test test-slow bench bench-convert bench-strategies lint clean
+.PHONY: demo test test-slow bench bench-quick bench-profile bench-convert bench-strategies lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/cogbatch run jobs/demo/job.yaml
@@ -22,8 +22,15 @@ lint: $(VENV)/installed-dev
 test-slow: $(VENV)/installed-sat
 	$(BIN)/python -m pytest -m "slow or sat"
 
+# The tables of docs/benchmarks.md; under 15 minutes on 2 cores.
 bench: $(VENV)/installed-dev
-	$(BIN)/python -m tests.bench.engine
+	$(BIN)/python -m tests.bench.engine --write docs/benchmarks.md
+
+bench-quick: $(VENV)/installed-dev
+	$(BIN)/python -m tests.bench.engine --quick
+
+bench-profile: $(VENV)/installed-dev
+	$(BIN)/python -m tests.bench.engine --profile
 
 bench-strategies: $(VENV)/installed-dev
 	$(BIN)/python -m tests.bench.strategies

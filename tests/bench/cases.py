@@ -25,6 +25,7 @@ from tests.tiny import ByteTokenizer
 
 Found = dict[str, Any]  # what one run came to, by name; numbers, and dicts of numbers
 Run = Callable[[int, int], Found]  # (new tokens, round) -> what was found
+WARM_UP = -1  # instead of a round
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,14 @@ def _engine(setting: Setting, case: Case, strategy: str, *, items: int, ends: bo
     requests = setting.requests(items, shared=case.shared)
     fixed = GenerationParams(num_candidates=case.k, strategy=strategy, ignore_eos=not ends)
 
-    def run(new_tokens: int, _: int) -> Found:
+    def run(new_tokens: int, round_index: int) -> Found:
         first.restart()
         watched.restart()
-        outputs = list(engine.generate(requests, replace(fixed, max_new_tokens=new_tokens)))
+        given = requests[: case.items] if round_index == WARM_UP else requests
+        outputs = list(engine.generate(given, replace(fixed, max_new_tokens=new_tokens)))
         tokens = sum(candidate.num_tokens for output in outputs for candidate in output.candidates)
         rows = sum(len(output.candidates) for output in outputs)
-        if rows != items * case.k or (not ends and tokens != rows * new_tokens):
+        if rows != len(given) * case.k or (not ends and tokens != rows * new_tokens):
             raise SystemExit(f"the engine did not do the work: {[output.error for output in outputs]}")
         return {
             "tokens": tokens,
@@ -232,7 +234,7 @@ def serve(connection: Any, setting: Setting, case: Case, threads: int) -> None:
     try:
         run = METHODS[case.method](setting, case)
         base_kb = anonymous_kb()
-        run(min(setting.new_tokens, 3), 0)
+        run(min(setting.new_tokens, 3), WARM_UP)
         connection.send(asdict(case))
         while (round_index := connection.recv()) is not None:
             connection.send(measured(run, setting.new_tokens, round_index, base_kb=base_kb))

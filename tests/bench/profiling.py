@@ -9,7 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 
-from tests.bench.cases import METHODS, Case
+from tests.bench.cases import METHODS, WARM_UP, Case
 from tests.bench.setting import Setting
 
 _LINES = 12  # of each stage
@@ -20,7 +20,7 @@ def profile(setting: Setting, case: Case, *, threads: int) -> str:
     """A table of operators' own time by stage, in one run of the case after a warm one."""
     torch.set_num_threads(threads)
     run = METHODS[case.method](setting, case)
-    run(min(setting.new_tokens, 3), 0)
+    run(min(setting.new_tokens, 3), WARM_UP)
     with torch_profile(activities=[ProfilerActivity.CPU]) as profiler:
         run(setting.new_tokens, 0)
     own: Counter[tuple[str, str]] = Counter()

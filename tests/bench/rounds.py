@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 from tests.bench.cases import Case, Found, serve
 from tests.bench.setting import Setting
@@ -29,7 +29,7 @@ def run_rounds(cases: Sequence[Case], setting: Setting, *, rounds: int, threads:
         for round_index in range(rounds):
             for case, connection in connections.items():
                 connection.send(round_index)
-                found[case].append(_received(connection))
+                found[case].append(received(connection))
                 print(f"round {round_index + 1} of {rounds}: {case.name}", file=sys.stderr, flush=True)
     return {case: summary(runs) for case, runs in found.items()}
 
@@ -43,7 +43,7 @@ def _started(case: Case, setting: Setting, threads: int, stack: ExitStack) -> Co
     stack.callback(process.join)
     stack.callback(here.close)
     stack.callback(_told_to_end, here)
-    _received(here)
+    received(here)
     return here
 
 
@@ -52,7 +52,14 @@ def _told_to_end(connection: Connection) -> None:
         connection.send(None)
 
 
-def _received(connection: Connection) -> Any:
+class Sender(Protocol):
+    """The side of a connection that answers come from."""
+
+    def recv(self) -> Any: ...
+
+
+def received(connection: Sender) -> Any:
+    """An answer. Raises SystemExit: there is none to come, or it is what went wrong."""
     try:
         answer = connection.recv()
     except EOFError:

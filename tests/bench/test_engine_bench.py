@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cogbatch import Engine, GenerationParams
 from tests.bench import expanded
-from tests.bench.cases import Case, expanded_bytes, expanded_prompts
+from tests.bench.cases import Case, expanded_bytes, expanded_prompts, serve
 from tests.bench.ending import hazard
 from tests.bench.peak import forget_peak, peak_anonymous_kb
+from tests.bench.profiling import profile
 from tests.bench.results import kv_ratio, rate, ratio, roofline
 from tests.bench.roofline import Stage, Work, stages
+from tests.bench.rounds import received, summary
 from tests.bench.setting import TINY, Setting, bench_model
 from tests.bench.stages import Watched
 from tests.bench.table import BEGIN, END, write_between_markers
@@ -179,6 +182,47 @@ def test_rates_and_ratios() -> None:
     assert kv_ratio(results, 32) == 8
 
 
+class FakeConnection:
+    """Answers with what it was given, and keeps what it is told."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+        self.sent: list[Any] = []
+
+    def recv(self) -> object:
+        if not self.answers:
+            raise EOFError
+        return self.answers.pop(0)
+
+    def send(self, told: object) -> None:
+        self.sent.append(told)
+
+
+def test_a_case_runs_as_often_as_it_is_told_to() -> None:
+    connection = FakeConnection(0, 1, None)
+    case = Case("expanded", 2)
+    serve(connection, TINY, case, torch.get_num_threads())
+    ready, *found = connection.sent
+    assert ready == {"method": "expanded", "k": 2, "items": 1, "shared": False}
+    assert [run["tokens"] for run in found] == [2 * TINY.new_tokens] * 2
+    assert all(run["first_token_s"] < run["seconds"] for run in found)
+
+
+def test_a_case_that_fails_says_so_to_the_one_who_waits() -> None:
+    connection = FakeConnection()
+    serve(connection, TINY, Case("mistyped", 2), torch.get_num_threads())
+    assert connection.sent == ["mistyped k=2 items=1: KeyError: 'mistyped'"]
+    with pytest.raises(SystemExit, match="KeyError: 'mistyped'"):
+        received(FakeConnection(*connection.sent))
+    with pytest.raises(SystemExit, match="did memory run out"):
+        received(FakeConnection())
+
+
+def test_medians_count_and_peaks_are_the_highest() -> None:
+    runs = [{"seconds": s, "peak_mb": m, "stages": {"text": s}} for s, m in ((1, 5), (9, 7), (2, 6))]
+    assert summary(runs) == {"seconds": 2, "peak_mb": 7, "stages": {"text": 2}}
+
+
 def test_a_peak_is_remembered_until_it_is_forgotten() -> None:
     forget_peak()
     before = peak_anonymous_kb()
@@ -218,3 +262,10 @@ def test_it_runs_and_writes_its_tables(tmp_path: Path) -> None:
     tables = page.read_text().removeprefix(f"{BEGIN}\n").removesuffix(f"\n{END}\n")
     assert "**tokens/s**" in tables
     assert done.stdout.startswith(tables)
+
+
+def test_a_profile_lists_operators_by_stage() -> None:
+    found = profile(TINY, Case("engine", 2), threads=torch.get_num_threads()).splitlines()
+    stages_listed = {line.split()[0] for line in found[1:] if not line.startswith(" ")}
+    assert stages_listed == {"vision", "image", "text", "decode", "choosing"}
+    assert any("scaled_dot_product" in line for line in found)
