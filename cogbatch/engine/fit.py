@@ -111,7 +111,11 @@ def footprint(
     return Footprint(
         weight_bytes=weight_bytes(config, dtype, quantization=quantization),
         working_bytes=activation_bytes(
-            config, dtype, rows=MAX_ROWS, prompt_tokens=config.max_position_embeddings
+            config,
+            dtype,
+            rows=MAX_ROWS,
+            prompt_tokens=config.max_position_embeddings,
+            quantization=quantization,
         ),
         token_bytes=token_bytes(config, dtype),
         image_tokens=image,

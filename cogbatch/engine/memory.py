@@ -79,7 +79,14 @@ def _nf4_bytes(weight: torch.Tensor) -> int:
     return math.ceil(weight.numel() / 2) + scales + (1 + 16 + 256) * _FLOAT32
 
 
-def activation_bytes(config: CogVLMConfig, dtype: torch.dtype, *, rows: int, prompt_tokens: int) -> int:
+def activation_bytes(
+    config: CogVLMConfig,
+    dtype: torch.dtype,
+    *,
+    rows: int,
+    prompt_tokens: int,
+    quantization: Quantization | None = None,
+) -> int:
     """An upper bound of what a prefill or a decode step holds beside weights, keys and values.
 
     Counted from the code that runs: whatever has a name, or is an argument of a call that has not returned.
@@ -96,7 +103,22 @@ def activation_bytes(config: CogVLMConfig, dtype: torch.dtype, *, rows: int, pro
         _merge_bytes(config, dtype, tokens=max(prompt_tokens - image, 0)),
         _decode_bytes(config, dtype, rows=rows),
     )
-    return _table_bytes(config, dtype) + int(most * _SCRATCH)
+    unpacked = 0 if quantization is None else _unpacked_bytes(config, dtype, quantization, prompt_tokens)
+    return _table_bytes(config, dtype) + unpacked + int(most * _SCRATCH)
+
+
+def _unpacked_bytes(
+    config: CogVLMConfig, dtype: torch.dtype, quantization: Quantization, prompt_tokens: int
+) -> int:
+    """What quantized layers hold while they multiply, the widest of all."""
+    vision = config.vision_config
+    if quantization.type == "nf4":  # the weight in full, layer by layer
+        tower = vision.hidden_size * vision.intermediate_size
+        return max(config.hidden_size * config.intermediate_size, tower) * dtype.itemsize
+    # int8: sums in 32 bits, scaled in float32, and once more: 12.4 bytes a number were seen on a CPU.
+    tokens = max(prompt_tokens, image_tokens(config))
+    patches = (vision.image_size // vision.patch_size) ** 2 + 1
+    return 13 * max(tokens * config.intermediate_size, patches * vision.intermediate_size)
 
 
 def _table_bytes(config: CogVLMConfig, dtype: torch.dtype) -> int:
@@ -170,13 +192,20 @@ def kv_budget_bytes(
     device: torch.device,
     max_rows: int = MAX_ROWS,
     share: float = 1.0,
+    quantization: Quantization | None = None,
 ) -> int:
     """What keys and values may take on a device that holds the weights already; never negative.
 
     Args:
         max_rows: decoded together at most. share: of the device that is this process's.
     """
-    working = activation_bytes(config, dtype, rows=max_rows, prompt_tokens=config.max_position_embeddings)
+    working = activation_bytes(
+        config,
+        dtype,
+        rows=max_rows,
+        prompt_tokens=config.max_position_embeddings,
+        quantization=quantization,
+    )
     return max(0, usable_bytes(device_memory(device).left_bytes(share), device.type) - working)
 
 

@@ -13,6 +13,7 @@ from cogbatch.engine.fit import CARDS, Footprint, fit, fit_cards, footprint
 from cogbatch.engine.memory import MAX_ROWS
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.types import GenerationParams, PortfolioMember, Quantization
+from tests.bench.memory import DOCS, between, fits_table
 from tests.tiny import tiny_config
 
 GIB = 2**30
@@ -113,3 +114,8 @@ def test_no_card_has_more_than_it_is_sold_with() -> None:
 def test_plan_and_engine_mean_the_same_number_of_rows() -> None:
     for call in (Engine.__init__, Engine.from_pretrained):
         assert inspect.signature(call).parameters["max_rows"].default == MAX_ROWS
+
+
+def test_the_table_in_the_docs_is_the_computed_one() -> None:
+    written = between(DOCS.read_text(encoding="utf-8"), "fits")
+    assert written == list(fits_table()), "python -m tests.bench.memory --write makes it"

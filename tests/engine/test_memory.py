@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ from cogbatch.engine.memory import (
 )
 from cogbatch.engine.runner import Runner
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
-from cogbatch.types import GenerationParams
+from cogbatch.types import GenerationParams, Quantization, QuantizationType
 from tests.tiny import tiny_config, tiny_model
 
 CPU = torch.device("cpu")
@@ -146,3 +146,15 @@ def test_half_of_a_machine_and_a_tenth_of_a_card_are_left_alone() -> None:
     assert usable_bytes(10 * 2**30, "cpu") == 5 * 2**30
     assert usable_bytes(10 * 2**30, "cuda") == 9 * 2**30
     assert usable_bytes(2**30, "cuda") == 2**29  # at least half a GiB
+
+
+def test_quantized_layers_need_room_to_multiply_in() -> None:
+    """nf4: the widest weight unpacked; int8: 13 bytes for each output of the widest product."""
+    plain = activation_bytes(BIG, torch.bfloat16, rows=64, prompt_tokens=2048)
+    found = {
+        kind: activation_bytes(
+            BIG, torch.bfloat16, rows=64, prompt_tokens=2048, quantization=Quantization(kind)
+        )
+        for kind in get_args(QuantizationType)
+    }
+    assert found == {"nf4": plain + 2 * 4096 * 11008, "int8": plain + 13 * 2048 * 11008}
