@@ -128,7 +128,7 @@ def peaks_table() -> Iterator[str]:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
         bound = found.pop("bound")
-        cells = [model, kind or dtype, dtype, *map(gigabytes, found.values()), gigabytes(bound)]
+        cells = [model, kind or dtype, dtype, *(f"{size / 1e6:.0f} MB" for size in (*found.values(), bound))]
         yield "| " + " | ".join([*cells, f"{bound / max(found.values()):.2f}"]) + " |"
 
 
