@@ -76,7 +76,7 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
         "vision_config": {"image_size": 280, "num_positions": 401, "hidden_size": 128, "num_heads": 4}
         | {"intermediate_size": 1024, "num_hidden_layers": 2}
     },
-    "prompt": {"hidden_size": 256, "intermediate_size": 688},
+    "prompt": {"hidden_size": 256, "intermediate_size": 2048},
     "attention": {"hidden_size": 256, "intermediate_size": 128, "num_multi_query_heads": 1},
     "vocabulary": {"vocab_size": 20_000},
 }
