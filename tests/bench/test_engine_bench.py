@@ -254,7 +254,7 @@ def test_it_runs_and_writes_its_tables(tmp_path: Path) -> None:
         [sys.executable, "-m", "tests.bench.engine", "--tiny", "--threads", "1", "--write", str(page)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=False,
     )
