@@ -44,6 +44,7 @@ class WorkerPlan:
         device: "auto" or "cpu". num_threads: torch threads. probe: token that each worker writes under the
             run directory before it loads anything.
         isolated: the shards are single items, one at a time, written to staging instead of parts/.
+        retry: not empty: only the error rows of the shards' parts are run, and this marks the new parts.
     """
 
     run_path: str
@@ -56,6 +57,7 @@ class WorkerPlan:
     stall_timeout_s: float
     probe: str
     isolated: bool = False
+    retry: str = ""
 
 
 OpenEngine = Callable[[WorkerPlan, Callable[[int], None]], EngineLike]

@@ -10,10 +10,10 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -42,10 +42,32 @@ WORKERLESS_S = 30.0  # before a word is said about it
 SILENT_GRACE_S = 60.0  # a worker's own stall timer comes first
 
 
+class Work(Protocol):
+    """What a driver asks of the disk."""
+
+    @property
+    def parts(self) -> Path:
+        """Where parts of whole shards go."""
+
+    def missing(self, shards: Iterable[Shard]) -> tuple[Shard, ...]:
+        """Those that are still to do."""
+
+    def staging(self, shard: Shard) -> Path:
+        """Where the items of a split shard go."""
+
+    def missing_staged(self, shard: Shard, *, job_fingerprint: str) -> tuple[Shard, ...]:
+        """The items of a split shard that are still to do."""
+
+    def commit_staged(self, shard: Shard, *, job_fingerprint: str) -> object:
+        """Makes the part of a split shard once all items are there."""
+
+
 class Driver:
     """Runs the missing shards of one job on the Ray that this process is connected to.
 
     Args:
+        run: the run directory, for workers and the monitor.
+        work: what is missing and how it is committed: the run itself, or a round over its error rows.
         before: counts of the parts that earlier runs left.
         rows_total: rows of the job.
     """
@@ -60,8 +82,10 @@ class Driver:
         progress: Progress,
         before: Tally,
         rows_total: int,
+        work: Work | None = None,
     ) -> None:
-        self._run, self._spec, self._plan = run, spec, plan
+        self._work: Work = work or run
+        self._spec, self._plan = spec, plan
         self._open_engine, self._progress = open_engine, progress
         self._before, self._rows_total = before, rows_total
         self._attempts: Counter[str] = Counter()
@@ -85,10 +109,10 @@ class Driver:
         """
         barren = 0
         try:
-            while missing := self._run.missing(shards):
+            while missing := self._work.missing(shards):
                 known = self._knowledge(len(missing))
                 self._one_round(missing)
-                missing = self._run.missing(missing)
+                missing = self._work.missing(missing)
                 barren = 0 if self._knowledge(len(missing)) != known else barren + 1
                 if missing:
                     self._stop_if_no_node_is_left()
@@ -103,13 +127,13 @@ class Driver:
         limit = self._spec.errors.shard_attempts
         whole = [shard for shard in missing if self._attempts[shard.part_name] < limit]
         if whole:
-            self._pass(dict.fromkeys(whole, self._run.parts), self._plan)
+            self._pass(dict.fromkeys(whole, self._work.parts), self._plan)
             return
         job = self._plan.job_fingerprint
         tried = {
-            item: self._run.staging(shard)
+            item: self._work.staging(shard)
             for shard in missing
-            for item in self._run.missing_staged(shard, job_fingerprint=job)
+            for item in self._work.missing_staged(shard, job_fingerprint=job)
         }
         for item, folder in tried.items():
             if self._attempts[_item_key(item)] >= limit:
@@ -118,7 +142,7 @@ class Driver:
         if left:
             self._pass(left, replace(self._plan, isolated=True))
         for shard in missing:
-            self._run.commit_staged(shard, job_fingerprint=job)
+            self._work.commit_staged(shard, job_fingerprint=job)
 
     def _pass(self, shards: Mapping[Shard, Path], plan: WorkerPlan) -> None:
         """One pass in a thread of its own, watched from this one."""

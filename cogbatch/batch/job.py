@@ -20,6 +20,7 @@ from cogbatch.batch.spec import JobSpec
 from cogbatch.batch.summary import Summary, count_parts, error_kinds
 from cogbatch.batch.tally import Tally, over_rate, too_many_errors
 from cogbatch.dataset.dataset import Dataset, open_dataset
+from cogbatch.dataset.retry import RetryRound
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.shards import Shard
 from cogbatch.errors import JobError
@@ -71,7 +72,7 @@ def plan_job(spec: JobSpec, *, backend: Backend | None = None) -> Plan:
 
     Raises: as run_job, before it starts anything.
     """
-    dataset, shards = _check(spec, backend or cogvlm_backend())
+    dataset, shards = check_job(spec, backend or cogvlm_backend())
     run = RunDirectory(spec.output.path)
     run.check()
     stored = run.read_job()
@@ -103,11 +104,11 @@ def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend
         ValueError: wrong generation parameters.
     """
     progress, backend = progress or Silent(), backend or cogvlm_backend()
-    dataset, shards = _check(spec, backend)
+    dataset, shards = check_job(spec, backend)
     run = RunDirectory(spec.output.path)
     with run.lock():
         model = backend.prepare(spec.model, progress.say)
-        described = _describe(spec, model, dataset, shards, stored=run.read_job() or {})
+        described = describe(spec, model, dataset, shards, stored=run.read_job() or {})
         job = described | run.start(described)  # an older job.json may lack what is only said, not meant
         if job["duplicate_ids"]:
             progress.say(f"warning: ids shared with an earlier row: {job['duplicate_ids']} rows")
@@ -118,10 +119,19 @@ def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend
             progress.say(
                 f"{missing} of {len(shards)} shards to do, {before.rows} rows are done; starting Ray"
             )
-            plan = _plan(spec, run, model, dataset, job)
-            status = _run_missing(run, spec, plan, shards, before, backend=backend, progress=progress)
+            plan = worker_plan(spec, run, model, dataset, job)
+            status = run_missing(
+                run,
+                spec,
+                plan,
+                shards,
+                before,
+                backend=backend,
+                progress=progress,
+                rows_total=dataset.num_rows,
+            )
         tally = count_parts(run.parts, run.footers())
-        summary = _summary(run, spec, job, tally, missing, status)
+        summary = summarize(run, spec, job, tally, missing, status)
         if tally.rows != dataset.num_rows:
             raise JobError(
                 f"{run.parts}: {tally.rows} rows, expected {dataset.num_rows}; is something else in it?"
@@ -133,7 +143,8 @@ def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend
     return summary
 
 
-def _check(spec: JobSpec, backend: Backend) -> tuple[Dataset, tuple[Shard, ...]]:
+def check_job(spec: JobSpec, backend: Backend) -> tuple[Dataset, tuple[Shard, ...]]:
+    """The opened input and its shards, once all that is cheap to check is fine. Raises: as run_job."""
     try:
         backend.check_params(spec.generation)
     except ValueError as err:
@@ -143,7 +154,7 @@ def _check(spec: JobSpec, backend: Backend) -> tuple[Dataset, tuple[Shard, ...]]
     return dataset, dataset.shards(spec.output.shard_size)
 
 
-def _describe(
+def describe(
     spec: JobSpec,
     model: ReadyModel,
     dataset: Dataset,
@@ -174,9 +185,10 @@ def _describe(
     }
 
 
-def _plan(
-    spec: JobSpec, run: RunDirectory, model: ReadyModel, dataset: Dataset, job: dict[str, Any]
+def worker_plan(
+    spec: JobSpec, run: RunDirectory, model: ReadyModel, dataset: Dataset, job: Mapping[str, Any]
 ) -> WorkerPlan:
+    """What workers are told at this start of the job."""
     return WorkerPlan(
         run_path=str(run.path),
         dataset=dataset,
@@ -190,7 +202,7 @@ def _plan(
     )
 
 
-def _run_missing(
+def run_missing(
     run: RunDirectory,
     spec: JobSpec,
     plan: WorkerPlan,
@@ -199,7 +211,15 @@ def _run_missing(
     *,
     backend: Backend,
     progress: Progress,
+    rows_total: int,
+    retry: RetryRound | None = None,
 ) -> Status:
+    """Starts or joins Ray, blocks until nothing is missing, and leaves Ray as it was.
+
+    Args:
+        before: counts of what is done. rows_total: those and the rows to do.
+        retry: do this round over error rows instead of missing shards.
+    """
     # A finished job must not pay for Ray.
     from cogbatch.batch.cluster import connected
     from cogbatch.batch.driver import Driver
@@ -213,7 +233,8 @@ def _run_missing(
                 open_engine=backend.open_engine,
                 progress=progress,
                 before=before,
-                rows_total=sum(shard.num_rows for shard in shards),
+                rows_total=rows_total,
+                work=run if retry is None else retry,
             )
             return driver.finish(shards)
     finally:
@@ -222,9 +243,10 @@ def _run_missing(
                 log.unlink()
 
 
-def _summary(
-    run: RunDirectory, spec: JobSpec, job: dict[str, Any], tally: Tally, missing: int, status: Status | None
+def summarize(
+    run: RunDirectory, spec: JobSpec, job: Mapping[str, Any], tally: Tally, done: int, status: Status | None
 ) -> Summary:
+    """The summary of a finished job. done: shards done by this run."""
     return Summary(
         name=spec.name,
         rows=tally.rows,
@@ -235,7 +257,7 @@ def _summary(
         candidates_missing=(tally.rows - tally.errors) * spec.generation.num_candidates - tally.candidates,
         tokens=tally.tokens,
         shards=len(job["shards"]),
-        shards_done_now=missing,
+        shards_done_now=done,
         duplicate_ids=job["duplicate_ids"],
         seconds=status.seconds if status else 0.0,
         items_per_s=status.items_per_s if status else 0.0,

@@ -22,7 +22,8 @@ from cogbatch.batch.loop import EngineLike, EngineLoop, StoppedError
 from cogbatch.batch.monitor import WorkerId
 from cogbatch.batch.stall import StallTimer
 from cogbatch.batch.tally import Kind, Tally
-from cogbatch.dataset.parts import write_part
+from cogbatch.dataset.parts import read_part, write_part
+from cogbatch.dataset.retry import failed_offsets, pick, replace_rows
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.schema import record, rows_to_table
 from cogbatch.dataset.shards import Shard
@@ -94,12 +95,20 @@ class ShardWorker:
                 _count(tally, output)
             self._stall.progress()
 
-        results = loop.run(plan.dataset.read(shard), on_output=count)
-        if len(results) != shard.num_rows:
-            raise RuntimeError(f"{shard.part_name}: read {len(results)} rows, expected {shard.num_rows}")
+        old = read_part(folder, shard.part_name) if plan.retry and not plan.isolated else None
+        rows, expected = plan.dataset.read(shard), shard.num_rows
+        if old is not None:
+            failed = failed_offsets(old)
+            rows, expected = pick(rows, failed), len(failed)
+        results = loop.run(rows, on_output=count)
+        if len(results) != expected:
+            raise RuntimeError(f"{shard.part_name}: read {len(results)} rows, expected {expected}")
         prints = {"model_fingerprint": plan.model.fingerprint, "job_fingerprint": plan.job_fingerprint}
         records = [record(row, output, **prints) for _, row, output in results]
-        write_part(folder, shard.part_name, rows_to_table(records, carried=plan.dataset.carried))
+        table = rows_to_table(records, carried=plan.dataset.carried)
+        if old is not None:
+            table = replace_rows(old, failed, table)
+        write_part(folder, shard.part_name, table, retry=plan.retry)
         return tally
 
     def _ready(self) -> EngineLoop:

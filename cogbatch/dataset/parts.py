@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,10 @@ KEY_PREFIX = "cogbatch."  # of our keys in the footer's key-value metadata
 
 @dataclass(frozen=True)
 class PartFooter:
-    """What the footer of a part says: whose it is, and its counts, so that a summary reads no rows."""
+    """What the footer of a part says: whose it is, and its counts, so that a summary reads no rows.
+
+    retry: the round of retry-failed that replaced the part; empty for one that was never replaced.
+    """
 
     name: str
     num_rows: int
@@ -34,9 +37,10 @@ class PartFooter:
     tokens: int
     job_fingerprint: str
     model_fingerprint: str
+    retry: str = ""
 
 
-def write_part(directory: str | Path, name: str, table: pa.Table) -> PartFooter:
+def write_part(directory: str | Path, name: str, table: pa.Table, *, retry: str = "") -> PartFooter:
     """Writes the table (of schema.part_schema) as the part `name`, whole or not at all; returns its footer.
 
     Local: temporary name in the same folder, fsync, rename. Object store: one PUT. Replaces an earlier part.
@@ -48,7 +52,7 @@ def write_part(directory: str | Path, name: str, table: pa.Table) -> PartFooter:
         raise ValueError(
             f"{name!r} cannot hold {table.num_rows} rows; expected part-<file>-<row>-<rows>.parquet"
         )
-    footer = _footer_of(name, table)
+    footer = _footer_of(name, table, retry=retry)
     marks = {
         KEY_PREFIX + key: str(value) for key, value in vars(footer).items() if key not in ("name", "num_rows")
     }
@@ -65,6 +69,13 @@ def write_part(directory: str | Path, name: str, table: pa.Table) -> PartFooter:
         write(buffer)
         fs.pipe_file(f"{folder}/{name}", buffer.getvalue())
     return footer
+
+
+def read_part(directory: str | Path, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a part. columns: only those. Raises OSError or ArrowException: absent, or damaged."""
+    fs, folder = fsspec.core.url_to_fs(str(directory))
+    with fs.open(f"{folder}/{name}", "rb") as file:
+        return pq.read_table(file, columns=None if columns is None else list(columns))
 
 
 def list_parts(run_dir: str | Path) -> tuple[str, ...]:
@@ -98,6 +109,7 @@ def read_footer(path: str | Path) -> PartFooter | None:
             tokens=int(marks[KEY_PREFIX + "tokens"]),
             job_fingerprint=marks[KEY_PREFIX + "job_fingerprint"],
             model_fingerprint=marks[KEY_PREFIX + "model_fingerprint"],
+            retry=marks.get(KEY_PREFIX + "retry", ""),
         )
     except (FileNotFoundError, pa.ArrowException, KeyError, ValueError):
         return None
@@ -118,7 +130,7 @@ def is_complete(path: str | Path, expected_rows: int, *, job_fingerprint: str | 
     return job_fingerprint is None or footer.job_fingerprint == job_fingerprint
 
 
-def _footer_of(name: str, table: pa.Table) -> PartFooter:
+def _footer_of(name: str, table: pa.Table, *, retry: str) -> PartFooter:
     fingerprints = {}
     for key in ("job_fingerprint", "model_fingerprint"):
         values = pc.unique(table[key]).to_pylist()
@@ -134,5 +146,6 @@ def _footer_of(name: str, table: pa.Table) -> PartFooter:
         errors=table.num_rows - table["error"].null_count,
         candidates=pc.sum(table["num_candidates"]).as_py() or 0,
         tokens=pc.sum(tokens).as_py() or 0,
+        retry=retry,
         **fingerprints,
     )

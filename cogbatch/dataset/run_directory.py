@@ -203,8 +203,12 @@ class RunDirectory:
         folder = self._staging(shard)
         tables = [pq.read_table(folder / item.part_name, partitioning=None) for item in shard.split()]
         footer = write_part(self.parts, shard.part_name, pa.concat_tables(tables))
-        shutil.rmtree(folder)
+        self.remove_staging(shard)
         return footer
+
+    def remove_staging(self, shard: Shard) -> None:
+        """Deletes the staged items of a shard, whose part has them now."""
+        shutil.rmtree(self._staging(shard))
 
     def write_probe(self, token: str, name: str) -> None:
         """Worker: leaves token under name, to show that it sees the driver's storage.

@@ -34,6 +34,9 @@ class FakeEngine:
 
     def _answer(self, request: GenerationRequest, params: GenerationParams) -> RequestOutput:
         deed, _, argument = request.prompt.partition(" ")
+        if deed == "needs":  # a file: an error row until it is there, then the deed that follows
+            path, _, then = argument.partition(" ")
+            deed, _, argument = then.partition(" ") if Path(path).exists() else ("bad", "", "")
         if deed == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if deed == "hang":
