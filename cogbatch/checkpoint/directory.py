@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,9 +23,10 @@ from cogbatch.checkpoint.manifest import (
     require_intact,
     tokenizer_files,
 )
+from cogbatch.checkpoint.once import made_once
 from cogbatch.checkpoint.sat import find_sat_files
 from cogbatch.checkpoint.sat_config import template_version
-from cogbatch.checkpoint.staging import remove_leftovers, staged_directory
+from cogbatch.checkpoint.staging import staged_directory
 from cogbatch.checkpoint.tokenizer import install_tokenizer
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
@@ -129,7 +127,7 @@ def _checked_tokenizer(source: Path, config: CogVLMConfig, *, cache: Path) -> Pa
         with staged_directory(target, overwrite=False, marker="tokenizer_config.json") as folder:
             install_tokenizer(source, folder, config)
 
-    return _made_once(cache, "tokenizer", identity, make)
+    return made_once(cache, "tokenizer", identity, make)
 
 
 def _converted(
@@ -160,7 +158,7 @@ def _converted(
                 f"{sat_dir}: changed while it was being read; start again when it is complete"
             )
 
-    return _made_once(cache, "model", identity, make)
+    return made_once(cache, "model", identity, make)
 
 
 def _converter() -> list[object]:
@@ -171,23 +169,3 @@ def _converter() -> list[object]:
     # transformers is asked what a tokenizer's ids are before it is mended, and its version is written down.
     libraries = [metadata.version(name) for name in ("transformers", "tokenizers")]
     return [cogbatch.__version__, NUMERICS_VERSION, *libraries, own.hexdigest(), code_sha256()]
-
-
-def _made_once(cache: Path, kind: str, identity: object, make: Callable[[Path], None]) -> Path:
-    """cache/<kind>-<key of identity>; of two processes that want it, one makes it and the other waits."""
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    target = cache / f"{kind}-{key[:32]}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f"{target.name}.lock"):
-        if not target.is_dir():
-            remove_leftovers(target, only_writer=True)
-            make(target)
-    return target
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    with file.open("w") as stream:
-        # Released by the system when the process dies, so a killed conversion blocks nobody.
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
