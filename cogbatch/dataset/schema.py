@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from cogbatch.dataset.rows import Row
-from cogbatch.images import shown
+from cogbatch.redact import shown
 from cogbatch.types import Candidate, RequestError, RequestOutput
 
 
