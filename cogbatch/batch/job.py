@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -112,26 +113,25 @@ def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend
         job = described | run.start(described)  # an older job.json may lack what is only said, not meant
         if job["duplicate_ids"]:
             progress.say(f"warning: ids shared with an earlier row: {job['duplicate_ids']} rows")
-        missing = len(run.missing(shards))
-        status = None
+        footers = run.footers()
+        missing = run.missing(shards, footers=footers)
+        tally, status = count_parts(run.parts, footers), None
         if missing:
-            before = count_parts(run.parts, run.footers())
-            progress.say(
-                f"{missing} of {len(shards)} shards to do, {before.rows} rows are done; starting Ray"
-            )
+            said = f"{len(missing)} of {len(shards)} shards to do, {tally.rows} rows are done"
+            progress.say(f"{said}; starting Ray")
             plan = worker_plan(spec, run, model, dataset, job)
             status = run_missing(
                 run,
                 spec,
                 plan,
-                shards,
-                before,
+                missing,
+                before=tally,
                 backend=backend,
                 progress=progress,
                 rows_total=dataset.num_rows,
             )
-        tally = count_parts(run.parts, run.footers())
-        summary = summarize(run, spec, job, tally, missing, status)
+            tally = count_parts(run.parts, run.footers())
+        summary = summarize(run, spec, job, tally, len(missing), status)
         if tally.rows != dataset.num_rows:
             raise JobError(
                 f"{run.parts}: {tally.rows} rows, expected {dataset.num_rows}; is something else in it?"
@@ -173,6 +173,7 @@ def describe(
     return {
         "job_fingerprint": fingerprint(identity),
         "model_fingerprint": model.fingerprint,
+        "model_files": [asdict(file) for folder in model.folders for file in folder.files],
         "dataset_fingerprint": dataset.fingerprint,
         "identity": identity,
         "spec": spec.model_dump(mode="json"),
@@ -207,8 +208,8 @@ def run_missing(
     spec: JobSpec,
     plan: WorkerPlan,
     shards: Sequence[Shard],
-    before: Tally,
     *,
+    before: Tally,
     backend: Backend,
     progress: Progress,
     rows_total: int,
@@ -225,7 +226,9 @@ def run_missing(
     from cogbatch.batch.driver import Driver
 
     try:
-        with connected(spec.cluster, log=run.logs / "ray.log"):
+        shares_all = spec.cluster.address == "local"
+        offer = nullcontext() if shares_all else backend.offer(plan)
+        with connected(spec.cluster, log=run.logs / "ray.log"), offer:
             driver = Driver(
                 run,
                 spec,

@@ -98,7 +98,7 @@ def retry_failed(
                 spec,
                 replace(worker_plan(spec, run, model, dataset, job), retry=token),
                 failed,
-                Tally(),
+                before=Tally(),
                 backend=backend,
                 progress=progress,
                 rows_total=before,

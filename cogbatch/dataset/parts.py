@@ -96,13 +96,44 @@ def part_names(fs: fsspec.AbstractFileSystem, folder: str) -> tuple[str, ...]:
 
 def read_footer(path: str | Path) -> PartFooter | None:
     """The footer of a part; None where there is no such file, it is truncated, or nothing of ours."""
-    fs, file_path = fsspec.core.url_to_fs(str(path))
+    return _read_footer(*fsspec.core.url_to_fs(str(path)))
+
+
+def read_footers(directory: str | Path, names: Iterable[str]) -> tuple[PartFooter | None, ...]:
+    """read_footer of each name in the folder of parts, in order, read in parallel."""
+    fs, folder = fsspec.core.url_to_fs(str(directory))
+    names = tuple(names)
+
+    def read_some(start: int) -> list[PartFooter | None]:
+        return [_read_footer(fs, f"{folder}/{name}") for name in names[start::FOOTER_THREADS]]
+
+    footers: list[PartFooter | None] = [None] * len(names)
+    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
+        for start, some in enumerate(pool.map(read_some, range(FOOTER_THREADS))):
+            footers[start::FOOTER_THREADS] = some
+    return tuple(footers)
+
+
+def is_complete(path: str | Path, expected_rows: int, *, job_fingerprint: str | None = None) -> bool:
+    """True when the file is a whole part of that many rows (and of that job, when one is named)."""
+    footer = read_footer(path)
+    if footer is None or footer.num_rows != expected_rows:
+        return False
+    return job_fingerprint is None or footer.job_fingerprint == job_fingerprint
+
+
+def _read_footer(fs: fsspec.AbstractFileSystem, path: str) -> PartFooter | None:
     try:
-        with fs.open(file_path, "rb") as file:
-            metadata = pq.read_metadata(file)
+        if isinstance(
+            fs, LocalFileSystem
+        ):  # without a Python file, so that threads do not wait for each other
+            metadata = pq.read_metadata(path)
+        else:
+            with fs.open(path, "rb") as file:
+                metadata = pq.read_metadata(file)
         marks = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
         return PartFooter(
-            name=file_path.rsplit("/", 1)[-1],
+            name=path.rsplit("/", 1)[-1],
             num_rows=metadata.num_rows,
             errors=int(marks[KEY_PREFIX + "errors"]),
             candidates=int(marks[KEY_PREFIX + "candidates"]),
@@ -113,21 +144,6 @@ def read_footer(path: str | Path) -> PartFooter | None:
         )
     except (FileNotFoundError, pa.ArrowException, KeyError, ValueError):
         return None
-
-
-def read_footers(directory: str | Path, names: Iterable[str]) -> tuple[PartFooter | None, ...]:
-    """read_footer of each name in the folder of parts, in order, read in parallel."""
-    paths = [f"{directory}/{name}" for name in names]
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        return tuple(pool.map(read_footer, paths))
-
-
-def is_complete(path: str | Path, expected_rows: int, *, job_fingerprint: str | None = None) -> bool:
-    """True when the file is a whole part of that many rows (and of that job, when one is named)."""
-    footer = read_footer(path)
-    if footer is None or footer.num_rows != expected_rows:
-        return False
-    return job_fingerprint is None or footer.job_fingerprint == job_fingerprint
 
 
 def _footer_of(name: str, table: pa.Table, *, retry: str) -> PartFooter:

@@ -164,19 +164,27 @@ class RunDirectory:
             )
         return value
 
-    def missing(self, shards: Iterable[Shard]) -> tuple[Shard, ...]:
-        """The shards without a complete part of this job, in order."""
+    def missing(
+        self, shards: Iterable[Shard], *, footers: Iterable[PartFooter] | None = None
+    ) -> tuple[Shard, ...]:
+        """The shards without a complete part of this job, in order.
+
+        footers: those of all parts, where they have just been read.
+        """
         shards = tuple(shards)
         job = self.read_job()
-        present = set(list_parts(self.path))
-        named = [shard.part_name for shard in shards if shard.part_name in present]
-        footers = dict(zip(named, read_footers(self.parts, named), strict=True))
-
-        def done(shard: Shard) -> bool:
-            footer = footers.get(shard.part_name)
-            return job is not None and _is_whole(footer, shard, job["job_fingerprint"])
-
-        return tuple(shard for shard in shards if not done(shard))
+        if job is None:
+            return shards
+        if footers is None:
+            present = set(list_parts(self.path))
+            found = read_footers(self.parts, [s.part_name for s in shards if s.part_name in present])
+            footers = (footer for footer in found if footer is not None)
+        by_name = {footer.name: footer for footer in footers}
+        return tuple(
+            shard
+            for shard in shards
+            if not _is_whole(by_name.get(shard.part_name), shard, job["job_fingerprint"])
+        )
 
     def footers(self) -> tuple[PartFooter, ...]:
         """The footers of all readable parts, in input order."""
