@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from cogbatch.errors import DatasetError
@@ -68,7 +68,7 @@ class Shard:
 
     def to_json(self) -> dict[str, int | None]:
         """A plain dict; Shard.from_json is its inverse."""
-        return asdict(self)
+        return dict(vars(self))  # asdict copies deeply, which takes seconds for 100,000 shards
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Shard:
