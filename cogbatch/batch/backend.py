@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from cogbatch.batch.loop import EngineLike
 from cogbatch.batch.progress import percent
 from cogbatch.batch.spec import ModelSpec
+from cogbatch.checkpoint.folder import ProvenFolder
 from cogbatch.dataset.dataset import Dataset
 from cogbatch.errors import CheckpointError
 from cogbatch.types import GenerationParams
@@ -27,6 +29,8 @@ class ReadyModel:
     Args:
         template_version: resolved, in the words of config.json. dtype: resolved, never "auto".
         tokenizer_path: None when the tokenizer is in the model directory.
+        folders: what an engine loads, with the sha256 of every file: the model directory, then that of the
+            tokenizer where it is another.
     """
 
     path: str
@@ -34,6 +38,7 @@ class ReadyModel:
     template_version: str
     dtype: str
     tokenizer_path: str | None = None
+    folders: tuple[ProvenFolder, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,17 +78,19 @@ class Backend:
         check_model: cheap; raises CheckpointError for a checkpoint or tokenizer that cannot work.
         prepare: converts if needed, and finds the tokenizer. Raises CheckpointError.
         open_engine: runs in a worker.
+        offer: nodes that cannot see the driver's files get them for the time of this; needs Ray.
     """
 
     check_params: Callable[[GenerationParams], object]
     check_model: Callable[[ModelSpec], None]
     prepare: Callable[[ModelSpec, Say], ReadyModel]
     open_engine: OpenEngine
+    offer: Callable[[WorkerPlan], AbstractContextManager[None]] = lambda _: nullcontext()
 
 
 def cogvlm_backend() -> Backend:
     """CogVLM as this package converts and runs it."""
-    return Backend(_check_params, _check_model, _prepare, _open_engine)
+    return Backend(_check_params, _check_model, _prepare, _open_engine, _offer)
 
 
 def _check_params(params: GenerationParams) -> None:
@@ -96,11 +103,13 @@ def _check_model(spec: ModelSpec) -> None:
     from cogbatch.checkpoint.directory import check_sat_config, classify
     from cogbatch.checkpoint.hub import local_directory
     from cogbatch.checkpoint.manifest import TOKENIZER_FILES, tokenizer_files
+    from cogbatch.checkpoint.remote import is_url
 
-    # Of a model on the hub no more than this is fetched here.
-    folder = local_directory(spec.checkpoint, allow_patterns=("config.json", *TOKENIZER_FILES))
+    # Of a model on the hub or behind a URL no more than this is fetched here.
+    small = ("config.json", "model_config.json", *TOKENIZER_FILES)
+    folder = local_directory(spec.checkpoint, allow_patterns=small)
     kind = classify(folder)
-    if kind == "sat":
+    if kind == "sat" and not is_url(spec.checkpoint):  # else its weights are not here to be looked for
         check_sat_config(folder, version=spec.version)
     if spec.tokenizer is not None:
         tokenizer_dir = local_directory(spec.tokenizer, allow_patterns=TOKENIZER_FILES)
@@ -113,6 +122,7 @@ def _check_model(spec: ModelSpec) -> None:
 
 def _prepare(spec: ModelSpec, say: Say) -> ReadyModel:
     from cogbatch.checkpoint.directory import prepare_model
+    from cogbatch.checkpoint.folders import model_folders
 
     prepared = prepare_model(
         spec.checkpoint,
@@ -129,35 +139,31 @@ def _prepare(spec: ModelSpec, say: Say) -> ReadyModel:
         template_version=prepared.template_version,
         dtype=_own_dtype(path) if spec.dtype == "auto" else spec.dtype,
         tokenizer_path=None if tokenizer_path == path else str(tokenizer_path),
+        folders=model_folders(prepared),
     )
 
 
 def _open_engine(plan: WorkerPlan, on_progress: Callable[[int], None]) -> EngineLike:
-    from cogbatch.checkpoint.directory import prepare_model
+    from cogbatch.batch.weights import ensure_weights
     from cogbatch.engine.engine import Engine
 
-    model = plan.model
-    for path in (model.path, model.tokenizer_path):
-        if path is not None and not Path(path).is_dir():
-            raise CheckpointError(
-                f"{path} lies on the driver's disk: set COGBATCH_CACHE (for a hub id HF_HOME) to storage that"
-                " all nodes share, or convert there first"
-            )
-    found = prepare_model(model.path, tokenizer=model.tokenizer_path)
-    if found.fingerprint != model.fingerprint:
-        raise CheckpointError(
-            f"{model.path}: the model here is {found.fingerprint[:12]}, that of the job"
-            f" {model.fingerprint[:12]}; copy the model directory to this node again"
-        )
+    # Nothing is loaded before every file is proven.
+    path, *tokenizer = ensure_weights(plan, on_progress=lambda: on_progress(0))
     return Engine.from_pretrained(
-        model.path,
-        dtype=model.dtype,
+        path,
+        dtype=plan.model.dtype,
         device=plan.device,
-        tokenizer=model.tokenizer_path,
-        template_version=model.template_version,
+        tokenizer=tokenizer[0] if tokenizer else None,
+        template_version=plan.model.template_version,
         num_threads=plan.num_threads,
         on_progress=on_progress,
     )
+
+
+def _offer(plan: WorkerPlan) -> AbstractContextManager[None]:
+    from cogbatch.batch.weights import offer_weights
+
+    return offer_weights(plan)
 
 
 def _own_dtype(model_dir: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from cogbatch.checkpoint.manifest import (
     tokenizer_files,
 )
 from cogbatch.checkpoint.once import made_once
+from cogbatch.checkpoint.remote import is_url
 from cogbatch.checkpoint.sat import find_sat_files
 from cogbatch.checkpoint.sat_config import template_version
 from cogbatch.checkpoint.staging import staged_directory
@@ -40,13 +41,14 @@ class PreparedModel:
 
     path: the model directory. tokenizer_path: where to load the tokenizer from, path itself or a checked
     copy in the cache; None without one. fingerprint: of model and tokenizer together. template_version:
-    config.json's name (chat, vqa, base, inst) of the template to use.
+    config.json's name (chat, vqa, base, inst) of the template to use. origin: URL that path is a copy of.
     """
 
     path: Path
     fingerprint: str
     template_version: str
     tokenizer_path: Path | None
+    origin: str | None = None
 
     @property
     def has_tokenizer(self) -> bool:
@@ -77,7 +79,7 @@ def prepare_model(
     """A model directory for any checkpoint: SAT is converted once into a cache, others are used as they are.
 
     Args:
-        checkpoint: SAT directory, model directory, or hub id.
+        checkpoint: SAT directory, model directory, URL of either, or hub id.
         tokenizer: directory or hub id; None takes the model directory's own. One that is given is used, also
             where the directory has its own.
         version: SAT's template name; None takes what the checkpoint says.
@@ -95,7 +97,8 @@ def prepare_model(
         # The directory's own template is already `version`.
         folder = _converted(folder, tokenizer_dir, version=version, cache=cache, on_progress=on_progress)
         return _as_it_is(folder, tokenizer_dir=None, version=None, cache=cache)
-    return _as_it_is(folder, tokenizer_dir=tokenizer_dir, version=version, cache=cache)
+    prepared = _as_it_is(folder, tokenizer_dir=tokenizer_dir, version=version, cache=cache)
+    return replace(prepared, origin=str(checkpoint) if is_url(checkpoint) else None)
 
 
 def _as_it_is(folder: Path, *, tokenizer_dir: Path | None, version: str | None, cache: Path) -> PreparedModel:
