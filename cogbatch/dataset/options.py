@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-Format = Literal["auto", "parquet", "jsonl", "csv", "folder"]
+Format = Literal["auto", "parquet", "jsonl", "csv", "webdataset", "huggingface", "folder"]
 FORMATS: tuple[str, ...] = get_args(Format)
 Text = Annotated[str, Field(min_length=1)]
 
@@ -22,7 +22,7 @@ class InputOptions:
     Args:
         path: file, directory or glob, local or any fsspec URL.
         format: "auto" goes by file endings. id_column: None, or one or several columns that form the id.
-        image_column, prompt_column: None where there is none. An image folder has no columns.
+        image_column, prompt_column: None where there is none. An image folder has the columns id and image.
         prompt: for every row, or for rows whose prompt column is null when both are given.
         columns: carried through to the output.
         image_root: the folder that image paths are relative to and may not leave; None means the input's own.
