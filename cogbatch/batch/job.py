@@ -23,6 +23,7 @@ from cogbatch.batch.tally import Tally, over_rate, too_many_errors
 from cogbatch.dataset.dataset import Dataset, open_dataset
 from cogbatch.dataset.retry import RetryRound
 from cogbatch.dataset.run_directory import RunDirectory
+from cogbatch.dataset.run_lock import Guard
 from cogbatch.dataset.shards import Shard
 from cogbatch.errors import JobError
 
@@ -107,7 +108,7 @@ def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend
     progress, backend = progress or Silent(), backend or cogvlm_backend()
     dataset, shards = check_job(spec, backend)
     run = RunDirectory(spec.output.path)
-    with run.lock():
+    with run.lock(progress.say) as guard:
         model = backend.prepare(spec.model, progress.say)
         described = describe(spec, model, dataset, shards, stored=run.read_job() or {})
         job = described | run.start(described)  # an older job.json may lack what is only said, not meant
@@ -129,6 +130,7 @@ def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend
                 backend=backend,
                 progress=progress,
                 rows_total=dataset.num_rows,
+                guard=guard,
             )
             tally = count_parts(run.parts, run.footers())
         summary = summarize(run, spec, job, tally, len(missing), status)
@@ -213,12 +215,14 @@ def run_missing(
     backend: Backend,
     progress: Progress,
     rows_total: int,
+    guard: Guard,
     retry: RetryRound | None = None,
 ) -> Status:
     """Starts or joins Ray, blocks until nothing is missing, and leaves Ray as it was.
 
     Args:
         before: counts of what is done. rows_total: those and the rows to do.
+        guard: raises when the run is no longer this driver's.
         retry: do this round over error rows instead of missing shards.
     """
     # A finished job must not pay for Ray.
@@ -238,6 +242,7 @@ def run_missing(
                 before=before,
                 rows_total=rows_total,
                 work=run if retry is None else retry,
+                guard=guard,
             )
             return driver.finish(shards)
     finally:

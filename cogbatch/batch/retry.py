@@ -81,7 +81,7 @@ def retry_failed(
     run = RunDirectory(run_dir)
     spec = _stored_spec(run, overrides)
     dataset, shards = check_job(spec, backend)
-    with run.lock():
+    with run.lock(progress.say) as guard:
         model = backend.prepare(spec.model, progress.say)
         described = describe(spec, model, dataset, shards, stored=run.read_job() or {})
         job = described | run.start(described)
@@ -102,6 +102,7 @@ def retry_failed(
                 backend=backend,
                 progress=progress,
                 rows_total=before,
+                guard=guard,
                 retry=RetryRound(run, token),
             )
         tally = count_parts(run.parts, run.footers())

@@ -17,17 +17,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from cogbatch.cache import cache_root as cache_root
 from cogbatch.errors import CheckpointError
 
 # Below this many bytes hashing is faster than remembering.
 _WORTH_REMEMBERING_BYTES = 4_000_000
 _CHUNK_BYTES = 4 << 20
-
-
-def cache_root() -> Path:
-    """Where converted models and remembered hashes lie: $COGBATCH_CACHE, else ~/.cache/cogbatch."""
-    configured = os.environ.get("COGBATCH_CACHE")
-    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "cogbatch"
 
 
 def file_sha256(path: Path) -> str:

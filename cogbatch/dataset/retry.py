@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from cogbatch.dataset.object_path import Place
 from cogbatch.dataset.parts import PartFooter, read_footers, read_part, write_part
 from cogbatch.dataset.rows import Row
 from cogbatch.dataset.run_directory import RunDirectory
@@ -29,11 +29,11 @@ class RetryRound:
     token: str
 
     @property
-    def parts(self) -> Path:
+    def parts(self) -> Place:
         """The folder of parts, which are replaced in place."""
         return self.run.parts
 
-    def staging(self, shard: Shard) -> Path:
+    def staging(self, shard: Shard) -> Place:
         """The folder, created, for error rows that are tried alone."""
         return self.run.staging(shard)
 
