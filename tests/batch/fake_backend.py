@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+
+import ray
 
 from cogbatch.batch.backend import Backend, ReadyModel, WorkerPlan
 from cogbatch.batch.spec import JobSpec, ModelSpec
@@ -41,6 +45,12 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if deed == "hang":
             time.sleep(600)
+        if deed == "fill" and not Path(argument).exists():  # from now on no file may have a whole kilobyte
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, resource.RLIM_INFINITY))
+        if deed == "freeze":  # once: all threads stop, timers too
+            with suppress(FileExistsError):
+                Path(argument).touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGSTOP)
         if deed == "crash":
             raise RuntimeError("the GPU fell off")
         if deed == "sleep":
@@ -73,6 +83,15 @@ def check_params(params: GenerationParams) -> None:
 def refuse(plan: WorkerPlan, _: Callable[[int], None]) -> FakeEngine:
     """A node whose weights are broken."""
     raise CheckpointError(f"{plan.model.path}/model.safetensors differs from its manifest")
+
+
+def refuse_on_node(plan: WorkerPlan, on_progress: Callable[[int], None]) -> FakeEngine:
+    """One node, whose id is the name of the model, cannot load it; notes the others."""
+    node = ray.get_runtime_context().get_node_id()
+    if node == plan.model.path:
+        raise RuntimeError("CUDA error: no device is free")
+    (Path(plan.run_path) / "logs" / f"node-{node}").touch()
+    return FakeEngine(plan, on_progress)
 
 
 def die_loading(*_: object) -> FakeEngine:
