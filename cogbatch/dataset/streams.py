@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import IO, Any, Protocol, TypeVar
 
 from cogbatch.dataset.files import InputFile, Listing
+from cogbatch.dataset.object_path import StoredFile, storage_errors
 from cogbatch.errors import DatasetError
 
 REMOTE_BUFFER_BYTES = 4 * 2**20  # of one request to an object store, while reading on
@@ -47,8 +48,9 @@ def open_ranges(listing: Listing, file: InputFile) -> IO[bytes]:
     path = f"{listing.folder.rstrip('/')}/{file.path}"
     # fsspec reads ahead by megabytes on its own, again after every seek.
     options = {} if listing.protocol == "file" else {"cache_type": "none"}
-    opened: IO[bytes] = listing.fs.open(path, "rb", **options)
-    return opened
+    with storage_errors(path):
+        opened: IO[bytes] = listing.fs.open(path, "rb", **options)
+    return opened if listing.protocol == "file" else StoredFile(opened, path)  # type: ignore[return-value]
 
 
 def check_gzipped_rows(file: InputFile, num_rows: int) -> None:
@@ -103,8 +105,9 @@ def _close(stream: tuple[Hashable, Any] | None) -> None:
 
 
 @atexit.register
-def _close_last() -> None:
-    _close(_exchange(None))  # generators that outlive their modules complain
+def close_last() -> None:
+    """Keeps nothing open; also at exit, because generators that outlive their modules complain."""
+    _close(_exchange(None))
 
 
 class _Gunzipped(gzip.GzipFile):

@@ -16,7 +16,7 @@ from cogbatch.dataset.streams import GZIP_ERRORS, damage
 from cogbatch.images import DEFAULT_LIMITS
 
 # The key ends at the first dot of the last piece; members without one, or hidden ones, belong to no sample.
-KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
+KEY = re.compile(r"((?:.*/|)[^./]+)[.]([^/]*)", re.DOTALL)
 MAX_MEMBER_BYTES = DEFAULT_LIMITS.max_bytes
 
 Value = bytes | ValueError | None  # of a member; why it cannot be had; or not asked for
@@ -54,7 +54,11 @@ def tar_samples(
             members = {}
         if not members:
             key, start = split[1], offset
-        members[ending] = _content(opened, found) if is_wanted(ending) else None
+        try:
+            members[ending] = _content(opened, found) if is_wanted(ending) else None
+        except GZIP_ERRORS as err:
+            yield start, damage(file, opened.tell(), err)
+            return
     if members:
         yield start, Sample(key, members)
 
