@@ -17,6 +17,7 @@ from cogbatch.batch.spec import ModelSpec
 from cogbatch.checkpoint.folder import ProvenFolder
 from cogbatch.dataset.dataset import Dataset
 from cogbatch.errors import CheckpointError
+from cogbatch.redact import without_secrets
 from cogbatch.types import GenerationParams
 
 Say = Callable[[str], None]
@@ -117,7 +118,7 @@ def _check_model(spec: ModelSpec) -> None:
     else:
         where, has_tokenizer = spec.checkpoint, kind == "hf" and bool(tokenizer_files(folder))
     if not has_tokenizer:
-        raise _no_tokenizer(where)
+        raise _no_tokenizer(without_secrets(where))
 
 
 def _prepare(spec: ModelSpec, say: Say) -> ReadyModel:
@@ -128,7 +129,7 @@ def _prepare(spec: ModelSpec, say: Say) -> ReadyModel:
         spec.checkpoint,
         tokenizer=spec.tokenizer,
         version=spec.version,
-        on_progress=percent(f"converting {spec.checkpoint}", say),
+        on_progress=percent(f"converting {without_secrets(spec.checkpoint)}", say),
     )
     if prepared.tokenizer_path is None:
         raise _no_tokenizer(str(prepared.path))
@@ -145,10 +146,11 @@ def _prepare(spec: ModelSpec, say: Say) -> ReadyModel:
 
 def _open_engine(plan: WorkerPlan, on_progress: Callable[[int], None]) -> EngineLike:
     from cogbatch.batch.weights import ensure_weights
+
+    # Nothing is loaded, torch included, before every file is proven.
+    path, *tokenizer = ensure_weights(plan, on_progress=lambda: on_progress(0))
     from cogbatch.engine.engine import Engine
 
-    # Nothing is loaded before every file is proven.
-    path, *tokenizer = ensure_weights(plan, on_progress=lambda: on_progress(0))
     return Engine.from_pretrained(
         path,
         dtype=plan.model.dtype,
@@ -156,6 +158,7 @@ def _open_engine(plan: WorkerPlan, on_progress: Callable[[int], None]) -> Engine
         tokenizer=tokenizer[0] if tokenizer else None,
         template_version=plan.model.template_version,
         num_threads=plan.num_threads,
+        image_limits=plan.dataset.image_limits,
         on_progress=on_progress,
     )
 

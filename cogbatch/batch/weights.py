@@ -19,6 +19,7 @@ from cogbatch.checkpoint.hashing import cache_root
 from cogbatch.checkpoint.once import locked
 from cogbatch.checkpoint.verify.threads import some
 from cogbatch.errors import CheckpointError
+from cogbatch.redact import without_secrets
 
 _log = logging.getLogger(__name__)
 
@@ -82,20 +83,19 @@ def ensure_folder(
 
 
 def _sources(folder: ProvenFolder, plan: WorkerPlan, on_progress: Callable[[], object]) -> list[Source]:
-    from cogbatch.batch.sending import receive
-    from cogbatch.checkpoint.remote import fetch
-    from cogbatch.redact import without_secrets
+    def push(into: Path) -> None:
+        from cogbatch.batch.sending import receive  # imports ray
 
-    sources = [
-        Source("the driver", lambda into: receive(_offer(plan), folder, into, on_progress=on_progress))
-    ]
-    if (origin := folder.origin) is not None:
-        names = [file.name for file in folder.files]
-        pull = Source(
-            without_secrets(origin), lambda into: fetch(origin, names, into, on_progress=on_progress)
-        )
-        sources.insert(0, pull)
-    return sources
+        receive(_offer(plan), folder, into, on_progress=on_progress)
+
+    def pull(into: Path) -> None:
+        from cogbatch.checkpoint.remote import fetch
+
+        assert folder.origin is not None
+        fetch(folder.origin, [file.name for file in folder.files], into, on_progress=on_progress)
+
+    pushed = Source("the driver", push)
+    return [pushed] if folder.origin is None else [Source(without_secrets(folder.origin), pull), pushed]
 
 
 def _offer(plan: WorkerPlan) -> str:

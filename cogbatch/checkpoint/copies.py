@@ -76,4 +76,4 @@ def _fetch(
                 remember_sha256(target / file.name, file.sha256)
             return
     failures += [] if sources else ["nobody to copy it from"]
-    raise CheckpointError("; ".join(failures))
+    raise CheckpointError("; ".join(dict.fromkeys(failures)))

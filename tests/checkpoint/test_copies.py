@@ -153,7 +153,7 @@ def test_what_arrives_damaged_twice_is_refused_by_name_and_leaves_nothing(
     master: Path, expected: ProvenFolder, tmp_path: Path
 ) -> None:
     flip(master / "weights")
-    with pytest.raises(CheckpointError, match=r"from master: weights arrived damaged.*from master"):
+    with pytest.raises(CheckpointError, match=r"^from master: weights arrived damaged$"):
         equal_copy(expected, [copying(master)], cache=tmp_path / "models")
     assert [path.name for path in (tmp_path / "models").iterdir()] == [f"weights-{expected.key}.lock"]
     with pytest.raises(CheckpointError, match="nobody to copy it from"):
