@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -17,20 +18,23 @@ import fsspec
 from cogbatch.batch.progress import clock
 from cogbatch.batch.summary import ErrorKind, count_parts, error_kinds
 from cogbatch.batch.tally import Tally
+from cogbatch.dataset.object_path import ObjectPath, Place, names_in, place_of
 from cogbatch.dataset.parts import PartFooter
 from cogbatch.dataset.run_directory import RunDirectory
+from cogbatch.dataset.run_lock import SILENT_S, Holder
 from cogbatch.errors import RunDirectoryError
 
 RATE_OVER_S = 600.0  # before the newest part
 SHOWN_ERRORS = 3
+WRITTEN = ("mtime", "LastModified", "updated", "last_modified", "created")  # disk, S3, GCS, Azure, memory
 
 
 @dataclass(frozen=True)
 class RunStatus:
     """A run as its directory has it.
 
-    state: finished, running (its driver lives on this machine), stopped (it does not), or unknown (the driver
-    is on another machine). driver: who holds the run, or held it last. rows: in finished parts.
+    state: finished, running (its driver lives), stopped (it does not), or unknown (it is on another machine
+    and the run on a disk). driver: who holds the run, or held it last. rows: in finished parts.
     items_per_s: from the times of the newest parts; None when they are too few. last_activity: when a part,
     the lock or a log was last written.
     """
@@ -90,7 +94,7 @@ class RunStatus:
         return [*lines, f"run directory: {self.path}"]
 
 
-def run_status(path: str | Path, *, now_s: float | None = None) -> RunStatus:
+def run_status(path: str | Place, *, now_s: float | None = None) -> RunStatus:
     """The status of the run in that directory.
 
     Args:
@@ -107,12 +111,12 @@ def run_status(path: str | Path, *, now_s: float | None = None) -> RunStatus:
     footers = [footer for footer in run.footers() if footer.job_fingerprint == job["job_fingerprint"]]
     rows_total = sum(shard["num_rows"] for shard in job["shards"])
     tally = count_parts(run.parts, footers)
-    driver, lives = _driver(run)
+    now_s = time.time() if now_s is None else now_s
+    driver, lives = _driver(run, now_s)
     written = _times(str(run.parts))
     newest = max(
         [*written.values(), *_times(str(run.path)).values(), *_times(str(run.logs)).values()], default=None
     )
-    now_s = time.time() if now_s is None else now_s
     return RunStatus(
         path=str(run.path),
         name=str(job.get("spec", {}).get("name", "job")),
@@ -135,18 +139,15 @@ def run_status(path: str | Path, *, now_s: float | None = None) -> RunStatus:
 
 
 def find_runs(folder: str | Path) -> list[RunStatus]:
-    """The status of every run directly under a folder, or of the folder itself when it is one, by name.
+    """The status of every run directly in a folder, or of the folder itself when it is one, by name.
 
-    Raises RunDirectoryError: no such folder.
+    Raises RunDirectoryError: no such folder, or a run's job.json is damaged.
     """
-    folder = Path(folder)
-    if (folder / "job.json").exists():
-        return [run_status(folder)]
-    try:
-        found = sorted(path for path in folder.iterdir() if (path / "job.json").is_file())
-    except (FileNotFoundError, NotADirectoryError) as err:
-        raise RunDirectoryError(f"{folder}: no such folder; expected one that holds run directories") from err
-    return [run_status(path) for path in found]
+    place = place_of(folder)
+    if isinstance(place, Path) and not place.is_dir():
+        raise RunDirectoryError(f"{place}: no such folder; expected one that holds run directories")
+    runs = [place / name for name in names_in(place)]
+    return [run_status(run) for run in (place, *runs) if (run / "job.json").exists()]
 
 
 def _state(tally: Tally, rows_total: int, lives: bool | None) -> str:
@@ -157,8 +158,10 @@ def _state(tally: Tally, rows_total: int, lives: bool | None) -> str:
     return "unknown" if lives is None else "stopped"
 
 
-def _driver(run: RunDirectory) -> tuple[str | None, bool | None]:
+def _driver(run: RunDirectory, now_s: float) -> tuple[str | None, bool | None]:
     """What the lock says of the run's latest driver, and whether it lives; None where that cannot be seen."""
+    if not isinstance(run.path, Path):
+        return _beating_driver(run.path, now_s)
     try:
         text = (run.path / "lock").read_text().strip()
     except OSError:
@@ -170,6 +173,20 @@ def _driver(run: RunDirectory) -> tuple[str | None, bool | None]:
         return f"{text}; on another machine, so whether it lives cannot be seen from here", None
     lives = _holds(int(match[1]), run.path / "lock")
     return (text if lives else f"none (the last was {text})"), lives
+
+
+def _beating_driver(run: ObjectPath, now_s: float) -> tuple[str | None, bool | None]:
+    """The same on an object store, where a driver writes its lock anew every few seconds."""
+    beats = {name: when for name, when in _times(f"{run}/lock").items() if name.isdecimal()}
+    if not beats:
+        return None, False
+    last = max(beats, key=int)
+    try:
+        holder = Holder(**json.loads((run / "lock" / last).read_bytes()))
+    except (OSError, ValueError, TypeError):  # replaced at this moment, or no lock of ours
+        return None, None
+    lives = not holder.is_gone and now_s - beats[last] < SILENT_S
+    return (str(holder) if lives else f"none (the last was {holder})"), lives
 
 
 def _holds(pid: int, path: Path) -> bool:
@@ -200,7 +217,7 @@ def _times(folder: str) -> dict[str, float]:
 
 
 def _written_s(entry: Mapping[str, Any]) -> float:
-    written = entry.get("mtime", entry.get("LastModified", entry.get("updated", 0.0)))
+    written = next((entry[key] for key in WRITTEN if entry.get(key) is not None), 0.0)
     return written.timestamp() if isinstance(written, datetime) else float(written)
 
 

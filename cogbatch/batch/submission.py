@@ -28,6 +28,11 @@ ENTRYPOINT = "run job.yaml --address auto"
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 STOP_WAIT_S = 60.0
 POLL_S = 0.5
+CHATTY = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
 NOT_FOUND = 127  # a shell's exit code for a command that is not there
 
 T = TypeVar("T")
@@ -112,8 +117,8 @@ def connect(address: str) -> JobClient:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     from ray.job_submission import JobSubmissionClient  # a second of imports
 
-    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
-    logging.getLogger("ray._private.runtime_env").setLevel(logging.WARNING)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     client: JobClient = asking(lambda: JobSubmissionClient(address), address)
     return client
 

@@ -13,6 +13,8 @@ from cogbatch.cli import export_sat
 from cogbatch.cli import doctor
 from cogbatch.cli import jobs
 from cogbatch.cli import retry_failed
+from cogbatch.cli import submit
+from cogbatch.cli import status
 from cogbatch.cli import generate
 from cogbatch.cli import report
 # isort: on
@@ -27,5 +29,7 @@ __all__ = [
     "main",
     "report",
     "retry_failed",
+    "status",
+    "submit",
     "verify",
 ]
