@@ -58,7 +58,7 @@ class FakeEngine:
                 time.sleep(float(argument) / 10)
                 self._on_progress(0)
         if deed == "bad":
-            error = RequestError("generate", "ValueError", f"cannot answer {request.id}")
+            error = RequestError("generate", argument or "ValueError", f"cannot answer {request.id}")
             return RequestOutput(request.id, error=error, tag=request.tag)
         self._on_progress(2 * params.num_candidates)
         candidates = tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections import Counter
@@ -155,10 +156,15 @@ def test_a_worker_that_fits_nowhere_ends_the_job_at_once(make_spec: MakeSpec) ->
         run_job(spec, backend=FAKE)
 
 
-def test_too_many_errors_stop_the_job_early(make_spec: MakeSpec) -> None:
-    spec = make_spec(["bad"] * 120 + ["sleep 1"] * 80)
-    with pytest.raises(JobError, match=r"stopped: 1\d\d of 1\d\d rows are errors.*generate/ValueError"):
+def test_too_many_errors_stop_the_job_early_with_the_three_commonest(make_spec: MakeSpec) -> None:
+    kinds = ["bad ValueError"] * 9 + ["bad OSError"] * 6 + ["bad KeyError"] * 4 + ["bad IndexError"]
+    spec = make_spec(kinds * 6 + ["sleep 1"] * 80)
+    with pytest.raises(
+        JobError, match=r"stopped: 1\d\d of 1\d\d rows are errors.*max_error_rate 0\.05"
+    ) as err:
         run_job(spec, backend=FAKE)
+    said = re.findall(r"\d+ x generate/(\w+): cannot answer i\d+", str(err.value))
+    assert said == ["ValueError", "OSError", "KeyError"]
     assert began(spec).total() < 160
 
 
@@ -197,3 +203,14 @@ def test_a_killed_driver_is_resumed_where_its_parts_end(make_spec: MakeSpec, tmp
     assert summary.rows == 60
     assert 0 < summary.shards_done_now < 15
     assert began(spec).total() - 60 <= 16, "at most the four shards in flight are redone"
+
+
+@pytest.mark.slow
+def test_a_frozen_worker_whose_own_timer_cannot_fire_is_killed_by_the_driver(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    spec = make_spec(
+        ["say", f"freeze {tmp_path / 'frozen'}", "say", "say"] + ["say"] * 8, errors={"stall_timeout_s": 1.5}
+    )
+    run_job(spec, backend=FAKE)
+    check_rows(spec, 12)
