@@ -18,6 +18,7 @@ from cogbatch.batch.backend import Backend, ReadyModel, WorkerPlan, cogvlm_backe
 from cogbatch.batch.identity import fingerprint, identity_without_model, job_identity
 from cogbatch.batch.progress import Progress, Silent, Status
 from cogbatch.batch.spec import JobSpec
+from cogbatch.batch.stored import stored_spec
 from cogbatch.batch.summary import Summary, count_parts, error_kinds
 from cogbatch.batch.tally import Tally, over_rate, too_many_errors
 from cogbatch.dataset.dataset import Dataset, open_dataset
@@ -178,7 +179,7 @@ def describe(
         "model_files": [asdict(file) for folder in model.folders for file in folder.files],
         "dataset_fingerprint": dataset.fingerprint,
         "identity": identity,
-        "spec": spec.model_dump(mode="json"),
+        "spec": stored_spec(spec),
         "duplicate_ids": dataset.count_duplicate_ids() if duplicate_ids is None else duplicate_ids,
         "threads_per_worker": spec.cluster.cpus_per_worker,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},

@@ -13,6 +13,7 @@ from cogbatch.batch.backend import Backend, cogvlm_backend
 from cogbatch.batch.job import check_job, describe, run_missing, summarize, worker_plan
 from cogbatch.batch.progress import Progress, Silent, Status
 from cogbatch.batch.spec import ErrorsSpec, JobSpec, parse_spec
+from cogbatch.batch.stored import incomplete_addresses
 from cogbatch.batch.summary import ErrorKind, count_parts, error_kinds
 from cogbatch.batch.tally import Tally
 from cogbatch.dataset.retry import RetryRound
@@ -133,4 +134,9 @@ def _stored_spec(run: RunDirectory, overrides: Sequence[str]) -> JobSpec:
         )
     here = f"output.path={json.dumps(str(run.path))}"
     spec = parse_spec(stored["spec"], overrides=[*overrides, here], where=str(run.path / "job.json"))
+    if absent := incomplete_addresses(spec.model_dump(mode="json")):
+        raise RunDirectoryError(
+            f"{run.path}: job.json does not keep the secrets of {', '.join(absent)};"
+            f" give the address again: --set {absent[0]}=URL"
+        )
     return spec.model_copy(update={"errors": ErrorsSpec(**{**dict(spec.errors), "max_error_rate": 1.0})})

@@ -26,6 +26,8 @@ from cogbatch.dataset.shards import Shard, Span, cut, first_rows
 from cogbatch.dataset.source import Record, Source, open_folder
 from cogbatch.dataset.webdataset import open_webdataset
 from cogbatch.errors import DatasetError, ImageError
+from cogbatch.images import ImageLimits
+from cogbatch.redact import without_secrets
 from cogbatch.types import RequestError
 
 NAMED_BY_KEY = ("folder", "webdataset")  # formats that have a column id of their own
@@ -56,6 +58,11 @@ class Dataset:
     def num_rows(self) -> int:
         """Rows of the job."""
         return sum(span.num_rows for span in self.spans)
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What load_image is told of the images of this input."""
+        return ImageLimits(allow_private_addresses=self.options.allow_private_addresses)
 
     def shards(self, shard_size: int | Literal["auto"] = "auto") -> tuple[Shard, ...]:
         """All rows once, in order, in shards of at most shard_size rows.
@@ -249,4 +256,4 @@ def _carried(value: object, kind: pa.DataType) -> object:
 
 def _reference(value: object) -> str | None:
     """What the output says of an image that could not be resolved."""
-    return None if value is None or isinstance(value, bytes | dict) else as_text(value)
+    return None if value is None or isinstance(value, bytes | dict) else without_secrets(as_text(value))

@@ -16,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from cogbatch.dataset.huggingface import saved_files
 from cogbatch.dataset.options import FORMATS, InputOptions
 from cogbatch.errors import DatasetError
+from cogbatch.redact import lacks_secrets
 
 ENDINGS = {
     "parquet": (".parquet", ".pq"),
@@ -82,6 +83,10 @@ def list_input(options: InputOptions) -> Listing:
         near = difflib.get_close_matches(options.format, FORMATS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DatasetError(f"input.format is {options.format!r}, expected one of {', '.join(FORMATS)}{hint}")
+    if lacks_secrets(path):
+        raise DatasetError(
+            "this address lacks its secrets, which job.json does not keep; set input.path again"
+        )
     try:
         fs, root = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError) as err:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class ObjectPath:
     def open(self, mode: str = "rb") -> IO[bytes]:
         """The object, open for reading: as it was when its folder was last listed."""
         with self._opened() as (fs, path):
-            return _StoredFile(fs.open(path, mode), self.url)  # type: ignore[return-value]
+            return StoredFile(fs.open(path, mode), self.url)  # type: ignore[return-value]
 
     def read_bytes(self) -> bytes:
         """All of the object. Raises FileNotFoundError."""
@@ -162,31 +163,35 @@ def remove_tree(place: Place) -> None:
 
 
 @contextlib.contextmanager
-def storage_errors(url: str) -> Iterator[None]:
-    """What the storage at this URL raises, as OSError: clients have errors of their own for a lost connection
-    or absent credentials, and those say nothing about the data."""
+def storage_errors(where: str) -> Iterator[None]:
+    """What the storage of this place raises, as OSError with a number: clients have errors of their own for a
+    lost connection or absent credentials, and those say nothing about the data."""
     try:
         yield
-    except (OSError, NotImplementedError, ValueError):
+    except (NotImplementedError, ValueError):
         raise
+    except OSError as err:
+        if err.errno is not None or isinstance(err, FileNotFoundError | FileExistsError | PermissionError):
+            raise
+        raise OSError(errno.EIO, f"{where}: {' '.join(str(err).split())}") from err
     except ImportError as err:
-        raise OSError(errno.ENOSYS, f"{url}: its file system is not installed ({err})") from err
+        raise OSError(errno.ENOSYS, f"{where}: its file system is not installed ({err})") from err
     except Exception as err:
         line = " ".join(str(err).split())
-        raise OSError(errno.EIO, f"{url}: {type(err).__name__}: {line}") from err
+        raise OSError(errno.EIO, f"{where}: {type(err).__name__}: {line}") from err
 
 
-class _StoredFile:
-    """An open object whose reads fail with OSError only. What pyarrow asks of a Python file."""
+class StoredFile(io.RawIOBase):
+    """An open object whose reads fail as storage_errors says."""
 
-    closed = False
+    def __init__(self, file: IO[bytes], where: str) -> None:
+        self._file, self._where = file, where
 
-    def __init__(self, file: IO[bytes], url: str) -> None:
-        self._file, self._url = file, url
-
-    def read(self, size: int = -1) -> bytes:
-        with storage_errors(self._url):
-            return self._file.read(size)
+    def readinto(self, buffer: Any) -> int:
+        with storage_errors(self._where):
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self._file.seek(offset, whence)
@@ -195,20 +200,11 @@ class _StoredFile:
         return self._file.tell()
 
     def close(self) -> None:
-        self.closed = True
         self._file.close()
+        super().close()
 
     def readable(self) -> bool:
         return True
 
     def seekable(self) -> bool:
         return True
-
-    def writable(self) -> bool:
-        return False
-
-    def __enter__(self) -> _StoredFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

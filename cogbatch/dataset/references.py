@@ -14,6 +14,7 @@ from cogbatch.dataset.files import Listing, protocol_of
 from cogbatch.dataset.rows import clean
 from cogbatch.errors import DatasetError, ImageError
 from cogbatch.images import DEFAULT_LIMITS
+from cogbatch.redact import without_secrets
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -32,7 +33,8 @@ class ImageRoot:
     fs: fsspec.AbstractFileSystem
 
     def resolve(self, value: object) -> tuple[str | bytes | None, str | None]:
-        """(image, reference): what load_image takes, and the value as it was in the data (None for bytes).
+        """(image, reference): what load_image takes, and what the output says of it: the value of the data
+        without the secrets of a URL, None for bytes.
 
         Args:
             value: None; bytes; URL; path; or Hugging Face's {"bytes": ..., "path": ...}.
@@ -48,7 +50,7 @@ class ImageRoot:
             return bytes(value), None
         if not isinstance(value, str):
             raise ImageError(f"image value of type {type(value).__name__}; expected bytes, a path or a URL")
-        return self._find(value), clean(value)
+        return self._find(value), without_secrets(clean(value))
 
     def _find(self, value: str) -> str | bytes:
         scheme = SCHEME.match(value)

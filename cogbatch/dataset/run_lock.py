@@ -89,10 +89,13 @@ def beating_lock(
     Args:
         say: is told of waiting, and of a store without conditional PUT, where the lock is advisory.
 
-    Raises RunDirectoryError: in use (by whom).
+    Raises RunDirectoryError: in use (by whom), or the storage cannot be written.
     """
     lock = _BeatingLock(run, say=say, beat_s=beat_s, silent_s=silent_s)
-    lock.acquire()
+    try:
+        lock.acquire()
+    except OSError as err:
+        raise RunDirectoryError(f"{run} cannot be locked: {err}") from err
     try:
         yield lock.guard
     finally:

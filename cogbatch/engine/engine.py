@@ -20,6 +20,7 @@ from cogbatch.engine.item import Item
 from cogbatch.engine.loading import load_model, pick_device
 from cogbatch.engine.prompts import Task, prepare
 from cogbatch.engine.runner import Runner
+from cogbatch.images import DEFAULT_LIMITS, ImageLimits
 from cogbatch.model.directory import load_tokenizer
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 from cogbatch.types import GenerationParams, GenerationRequest, RequestError, RequestOutput
@@ -38,6 +39,7 @@ class Engine:
         max_rows: rows decoded together; a new item starts while its rows fit. The first always does.
         max_cached_tokens: bounds keys and values held at once, prompts and new tokens of all rows; None: on
             CUDA what fits in four fifths of the memory that is free now, elsewhere no bound.
+        image_limits: what an image may cost, and where it may be fetched from.
         on_progress: called with the number of tokens chosen after every prefill and step, with 0 after a
             request that became an error.
     """
@@ -51,6 +53,7 @@ class Engine:
         num_threads: int | None = None,
         max_rows: int = 64,
         max_cached_tokens: int | None = None,
+        image_limits: ImageLimits = DEFAULT_LIMITS,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         self._runner = Runner(model)
@@ -59,6 +62,7 @@ class Engine:
         self._tokenizer = tokenizer
         self._template_version = template_version or model.config.template_version
         self._max_rows = max_rows
+        self._image_limits = image_limits
         self._on_progress = on_progress or (lambda _: None)
         end = model.config.eos_token_id
         self._end_ids = frozenset([end] if isinstance(end, int) else end)
@@ -75,6 +79,7 @@ class Engine:
         num_threads: int | None = None,
         max_rows: int = 64,
         max_cached_tokens: int | None = None,
+        image_limits: ImageLimits = DEFAULT_LIMITS,
         on_progress: Callable[[int], None] | None = None,
     ) -> Engine:
         """An engine from a model directory; runs no code out of it.
@@ -82,7 +87,7 @@ class Engine:
         Args:
             dtype: float32, float16, bfloat16, or auto (the directory's own). device: cpu, cuda, cuda:N, auto.
             tokenizer: directory of the tokenizer when model_dir has none.
-            num_threads, max_rows, max_cached_tokens, on_progress: as in Engine.
+            num_threads, max_rows, max_cached_tokens, image_limits, on_progress: as in Engine.
 
         Raises:
             CheckpointError: the directory or its tokenizer is not what it should be.
@@ -96,6 +101,7 @@ class Engine:
             num_threads=num_threads,
             max_rows=max_rows,
             max_cached_tokens=max_cached_tokens,
+            image_limits=image_limits,
             on_progress=on_progress,
         )
 
@@ -172,6 +178,7 @@ class Engine:
             tokenizer=self._tokenizer,
             config=self._runner.config,
             template_version=self._template_version,
+            image_limits=self._image_limits,
         )
 
     def _start(self, request: GenerationRequest, task: Task | RequestError) -> Answer | RequestOutput:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
@@ -19,7 +19,6 @@ from cogbatch.images import ImageLimits, load_image
 
 MAX_SIDE_PX = 256
 JPEG_QUALITY = 85
-LIMITS = ImageLimits(timeout_s=10, attempts=1)  # a report need not wait for a slow server
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,13 @@ def _picture(dataset: Dataset, run: Run, item: Item) -> Picture:
             return Picture(note=f"the input has {row.id} there now")
         if row.image is None:
             return Picture(note=row.error.message if row.error else "text only, no image")
-        return thumbnail(load_image(row.image, limits=LIMITS))
+        return thumbnail(load_image(row.image, limits=_impatient(dataset.image_limits)))
     except (CogbatchError, OSError, IndexError, ValueError) as err:
         return Picture(note=f"the image cannot be read: {_line(err)}")
+
+
+def _impatient(limits: ImageLimits) -> ImageLimits:
+    return replace(limits, timeout_s=10, attempts=1)  # a report need not wait for a slow server
 
 
 def _shard_of(run: Run, item: Item) -> Shard | None:
