@@ -106,7 +106,8 @@ def _table(items: Sequence[Item]) -> pa.Table:
 
 def _parquet(items: Sequence[Item], group: int) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(_table(items), sink, row_group_size=group, compression="none", data_page_size=64 * 1024)
+    options = {"compression": "none", "use_dictionary": False, "data_page_size": 64 * 1024}
+    pq.write_table(_table(items), sink, row_group_size=group, **options)
     return sink.getvalue()
 
 

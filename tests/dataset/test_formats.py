@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+import tracemalloc
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cogbatch.dataset import Shard
+from cogbatch.dataset import InputOptions, Shard, open_dataset
 from cogbatch.dataset.row_index import STRIDE
 from cogbatch.errors import DatasetError
 from tests.dataset.inputs import KINDS, Item, encoded, every_row, item_of, opened, write_folder
@@ -121,3 +123,38 @@ def test_a_file_beside_its_decompressed_copy_is_refused(tmp_path) -> None:
         write_folder(tmp_path, kind, [items(0, 3)])
     with pytest.raises(DatasetError, match=r"0\.jsonl\.gz and 0\.jsonl are both there; remove one"):
         opened(tmp_path, "jsonl")
+
+
+def test_a_damaged_page_costs_the_rows_from_it_to_the_end_of_its_row_group(tmp_path) -> None:
+    written = [Item(f"{row}", bytes([row]) * 40_000, "why?") for row in range(90)]
+    write_folder(tmp_path, "parquet", [written], group=30)
+    path = tmp_path / "0.parquet"
+    column = pq.read_metadata(path).row_group(1).column(1)
+    data = bytearray(path.read_bytes())
+    middle = column.data_page_offset + column.total_compressed_size // 2
+    data[middle : column.data_page_offset + column.total_compressed_size] = b"\xff" * (
+        column.total_compressed_size - column.total_compressed_size // 2
+    )
+    path.write_bytes(data)
+    rows = every_row(opened(tmp_path, "parquet"), 7)
+    good = [row.error is None for row in rows]
+    assert good[:30] == good[60:] == [True] * 30
+    assert not any(good[50:60])
+    assert [item_of(row) for row in rows if row.error is None and row.input_row < 30] == written[:30]
+    bad = next(row for row in rows if row.error)
+    assert "0.parquet, row group 1: not readable from row" in bad.error.message
+
+
+@pytest.mark.slow
+def test_100_000_shards_of_a_large_file_are_placed_at_under_1_kb_each(tmp_path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"id": {row}}}\n' for row in range(800_000)))
+    dataset = open_dataset(InputOptions(str(path), id_column="id", image_column=None, prompt="Describe."))
+    tracemalloc.start()
+    shards = dataset.shards(8)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(shards) == len({shard.part_name for shard in shards}) == 100_000
+    assert used <= 1000 * len(shards)
+    assert len(pickle.dumps(dataset)) < 1_000_000
+    assert [row.id for row in dataset.read(shards[-1])] == [str(row) for row in range(799_992, 800_000)]
