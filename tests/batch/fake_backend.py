@@ -15,6 +15,7 @@ import ray
 
 from cogbatch.batch.backend import Backend, ReadyModel, WorkerPlan
 from cogbatch.batch.spec import JobSpec, ModelSpec
+from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.errors import CheckpointError
 from cogbatch.types import Candidate, GenerationParams, GenerationRequest, RequestError, RequestOutput
 
@@ -26,7 +27,7 @@ class FakeEngine:
 
     def __init__(self, plan: WorkerPlan, on_progress: Callable[[int], None]) -> None:
         self._on_progress = on_progress
-        self._log = Path(plan.run_path) / "logs" / f"began-{os.getpid()}.txt"
+        self._log = RunDirectory(plan.run_path).logs / f"began-{os.getpid()}.txt"
 
     def generate(
         self, requests: Iterable[GenerationRequest], params: GenerationParams
@@ -90,7 +91,7 @@ def refuse_on_node(plan: WorkerPlan, on_progress: Callable[[int], None]) -> Fake
     node = ray.get_runtime_context().get_node_id()
     if node == plan.model.path:
         raise RuntimeError("CUDA error: no device is free")
-    (Path(plan.run_path) / "logs" / f"node-{node}").touch()
+    (RunDirectory(plan.run_path).logs / f"node-{node}").touch()
     return FakeEngine(plan, on_progress)
 
 
@@ -103,7 +104,7 @@ def die_loading(*_: object) -> FakeEngine:
 def refuse_once(plan: WorkerPlan, on_progress: Callable[[int], None]) -> FakeEngine:
     """The first process that loads meets a passing failure, later ones are fine."""
     try:
-        (Path(plan.run_path) / "logs" / "first").touch(exist_ok=False)
+        (RunDirectory(plan.run_path).logs / "first").touch(exist_ok=False)
     except FileExistsError:
         return FakeEngine(plan, on_progress)
     return refuse(plan, on_progress)

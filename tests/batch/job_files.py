@@ -9,9 +9,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from cogbatch.batch.spec import JobSpec
+from cogbatch.dataset.parts import list_parts, read_part
+from cogbatch.dataset.run_directory import RunDirectory
 
 DRIVER = """
 import json, sys, fake_backend, ray
@@ -29,8 +29,8 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).pa
 def rows_of(spec: JobSpec) -> dict[str, dict[str, object]]:
     """All rows by id; fails when one is there twice."""
     rows: dict[str, dict[str, object]] = {}
-    for part in sorted((Path(spec.output.path) / "parts").glob("part-*.parquet")):
-        for row in pq.read_table(part, partitioning=None).to_pylist():
+    for name in list_parts(spec.output.path):
+        for row in read_part(RunDirectory(spec.output.path).parts, name).to_pylist():
             assert row["id"] not in rows, f"{row['id']} twice"
             rows[row["id"]] = row
     return rows
@@ -49,7 +49,7 @@ def check_rows(spec: JobSpec, count: int, *, errors: tuple[str, ...] = ()) -> No
 
 def began(spec: JobSpec) -> Counter[str]:
     """How often each item was begun by a worker."""
-    logs = (Path(spec.output.path) / "logs").glob("began-*.txt")
+    logs = RunDirectory(spec.output.path).logs.glob("began-*.txt")
     return Counter(line for log in logs for line in log.read_text().split())
 
 
@@ -68,7 +68,7 @@ def start_driver(spec: JobSpec, folder: Path, *, program: str = DRIVER) -> subpr
 
 def wait_for_worker(spec: JobSpec, *, items: int, timeout_s: float = 120.0) -> int:
     """Waits until so many items were begun; the pid of the worker that began the last of them."""
-    logs = Path(spec.output.path) / "logs"
+    logs = RunDirectory(spec.output.path).logs
     deadline = time.monotonic() + timeout_s
     while began(spec).total() < items:
         assert time.monotonic() < deadline, "no worker works"
