@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
-from cogbatch.batch.submission import JobClient, SubmittedJob, find_job
+from cogbatch.batch.submission import JobClient, SubmittedJob, UnknownJobError, find_job
 from cogbatch.errors import JobError
 
 QUIET_S = 20.0  # a stream that says nothing for so long may have stopped following: attach again
@@ -31,24 +32,25 @@ def follow_logs(
 
     Raises JobError: the head does not know the job, or has not answered for gone_s.
     """
-    written = 0
+    written, run_path = 0, "RUN_DIR"
     answered = clock()
     while True:
         written = asyncio.run(_tail(client, job_id, write, written, quiet_s))
         try:
             job = find_job(client, job_id)
+            run_path = job.run_path or run_path
             if job.has_ended:
                 text = client.get_job_logs(job_id)  # what a broken stream did not deliver
                 write(text[written:])
                 return job
             answered = clock()
+        except UnknownJobError:
+            raise
         except (JobError, RuntimeError, ConnectionError) as err:
-            if "no such job" in str(err):
-                raise
             if clock() - answered > gone_s:
                 raise JobError(
                     f"job {job_id}: the head has not answered for {gone_s:.0f} s; its jobs end with it."
-                    " What a job finished is in its run directory: cogbatch status RUN_DIR"
+                    f" What a job finished is in its run directory: cogbatch status {run_path}"
                 ) from err
         time.sleep(pause_s)
 
@@ -61,16 +63,16 @@ async def _tail(
     seen = 0
     try:
         while True:
-            chunk = await asyncio.wait_for(anext(stream), quiet_s)
+            try:
+                chunk = await asyncio.wait_for(anext(stream), quiet_s)
+            except Exception:  # its end, or whatever broke it: the head is asked next
+                return written
             seen += len(chunk)
             if seen > written:
-                write(chunk[written - seen :] if seen - len(chunk) < written else chunk)
+                write(chunk[written - seen :])
                 written = seen
-    except StopAsyncIteration:
-        return written
-    except Exception:  # whatever broke it: the head is asked next
-        return written
     finally:
         close = getattr(stream, "aclose", None)
         if close is not None:
-            await close()
+            with contextlib.suppress(Exception):
+                await close()

@@ -38,6 +38,10 @@ NOT_FOUND = 127  # a shell's exit code for a command that is not there
 T = TypeVar("T")
 
 
+class UnknownJobError(JobError):
+    """The head knows no such job, so that asking again is of no use."""
+
+
 class JobClient(Protocol):
     """What is used of ray.job_submission.JobSubmissionClient."""
 
@@ -211,24 +215,27 @@ def with_absolute_paths(spec: JobSpec) -> JobSpec:
 
 def asking(question: Callable[[], T], what: str) -> T:
     """The answer of the head. Raises JobError in one line where Ray has a traceback in a traceback."""
+    from ray.exceptions import AuthenticationError
+
     try:
         return question()
+    except AuthenticationError as err:
+        raise JobError(
+            f"{what}: the head wants its token: export RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or"
+            " RAY_AUTH_TOKEN_PATH with the token that the cluster was started with"
+        ) from err
     except ConnectionError as err:
         raise JobError(
             f"{what}: the head does not answer; is it running, and is its dashboard open to this machine?"
             " How far a job is, its run directory says too: cogbatch status RUN_DIR"
         ) from err
-    except RuntimeError as err:  # Ray's own authentication error is one too
-        raise JobError(f"{what}: {_reason(err)}") from err
+    except RuntimeError as err:
+        kind = UnknownJobError if "does not exist" in str(err) else JobError
+        raise kind(f"{what}: {_reason(err)}") from err
 
 
 def _reason(err: RuntimeError) -> str:
     text = str(err)
-    if "uthentication" in text:
-        return (
-            "the head wants its token: export RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or"
-            " RAY_AUTH_TOKEN_PATH with the token that the cluster was started with"
-        )
     if "does not exist" in text:
         return "the head knows no such job; cogbatch list shows those it knows"
     if "already exists" in text:

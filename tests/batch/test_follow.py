@@ -14,8 +14,6 @@ from test_submission import info
 from cogbatch.batch.follow import follow_logs
 from cogbatch.errors import JobError
 
-BREAKS = ("ends", "raises", "hangs")
-
 
 class Broken:
     """A head whose job prints `text` in pieces; the streams break as told, and the last one tells all.
@@ -39,7 +37,9 @@ class Broken:
             await asyncio.sleep(600)
 
     def get_job_info(self, job_id: str) -> Any:
-        return info(job_id, status="RUNNING" if self._breaks else self._status)
+        return info(
+            job_id, status="RUNNING" if self._breaks else self._status, metadata={"run": "/shared/runs/a"}
+        )
 
     def get_job_logs(self, job_id: str) -> str:
         assert job_id == "j"
@@ -75,15 +75,15 @@ def test_what_no_stream_delivered_is_written_at_the_end() -> None:
 
 
 class Deaf(Broken):
-    """A head that answers again after so many failures."""
+    """A head that answers once, and again after so many failures."""
 
     def __init__(self, failures: int) -> None:
-        super().__init__("text", [(4, "ends")] * 3)
-        self._failures = failures
+        super().__init__("text", [(4, "ends")] * 5)
+        self._failures, self._questions = failures, 0
 
     def get_job_info(self, job_id: str) -> Any:
-        self._failures -= 1
-        if self._failures >= 0:
+        self._questions += 1
+        if 1 < self._questions <= 1 + self._failures:
             raise ConnectionError("Failed to connect to Ray at address")
         return super().get_job_info(job_id)
 
@@ -94,7 +94,7 @@ def test_a_head_that_comes_back_is_waited_for() -> None:
 
 def test_a_head_that_does_not_come_back_is_an_error_that_names_the_run_directory() -> None:
     ticks = iter(range(0, 10_000, 10))
-    with pytest.raises(JobError, match=r"not answered for 120 s.*cogbatch status RUN_DIR"):
+    with pytest.raises(JobError, match=r"not answered for 120 s.*cogbatch status /shared/runs/a"):
         followed(Deaf(10**6), gone_s=120, clock=lambda: float(next(ticks)))
 
 
@@ -105,3 +105,13 @@ def test_a_job_that_is_not_there_is_an_error_at_once() -> None:
 
     with pytest.raises(JobError, match="no such job"):
         followed(Empty("", []))
+
+
+def test_a_reader_that_went_away_ends_the_following() -> None:
+    """As in `cogbatch logs -f j | head`: only the stream may break."""
+
+    def write(text: str) -> None:
+        raise BrokenPipeError(text)
+
+    with pytest.raises(BrokenPipeError):
+        follow_logs(Broken("text", []), "j", write)
