@@ -20,14 +20,14 @@ from cogbatch.dataset.lines import open_lines
 from cogbatch.dataset.options import InputOptions
 from cogbatch.dataset.parquet import open_parquet
 from cogbatch.dataset.references import ImageRoot, image_root
-from cogbatch.dataset.rows import Row, as_text, clean, make_id, row_error
+from cogbatch.dataset.rows import Row, as_text, clean, make_id, printable, row_error
 from cogbatch.dataset.schema import RESERVED
 from cogbatch.dataset.shards import Shard, Span, cut, first_rows
 from cogbatch.dataset.source import Record, Source, open_folder
 from cogbatch.dataset.webdataset import open_webdataset
 from cogbatch.errors import DatasetError, ImageError
 from cogbatch.images import ImageLimits
-from cogbatch.redact import without_secrets
+from cogbatch.redact import shown, without_secrets
 from cogbatch.types import RequestError
 
 NAMED_BY_KEY = ("folder", "webdataset")  # formats that have a column id of their own
@@ -135,13 +135,13 @@ def open_dataset(options: InputOptions) -> Dataset:
 
     Raises DatasetError: one line with all that is wrong.
     """
-    problems = list(_option_problems(options))
+    problems, where = list(_option_problems(options)), shown(options.path)
     try:
         listing = list_input(options)
         id_columns = options.id_columns or (("id",) if listing.format in NAMED_BY_KEY else ())
         source = _open_source(listing, options, _asked_columns(options, id_columns))
     except DatasetError as err:
-        raise DatasetError(f"input {options.path!r}: {'; '.join([*problems, str(err)])}") from err
+        raise DatasetError(f"input {where}: {'; '.join([*problems, str(err)])}") from err
     spans = first_rows(source.spans, options.limit)
     if not spans:
         problems.append("no rows; expected at least one")
@@ -151,7 +151,7 @@ def open_dataset(options: InputOptions) -> Dataset:
     if root.protocol == "file" and not Path(root.folder).is_dir():
         problems.append(f"input.image_root: {options.image_root!r} is not a directory")
     if problems:
-        raise DatasetError(f"input {options.path!r}: {'; '.join(problems)}")
+        raise DatasetError(f"input {where}: {'; '.join(problems)}")
     mark = fingerprint(listing.files)
     files = tuple(replace(file, path=file.name) for file in listing.files)
     if listing.format == "folder":
@@ -217,8 +217,8 @@ def _column_problems(options: InputOptions, schema: pa.Schema) -> Iterator[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(clean(name[:100]) for name in names[:MAX_NAMED])
-    return " ".join(shown.split()) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
+    first = ", ".join(printable(name[:100]) for name in names[:MAX_NAMED])
+    return first + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -15,8 +15,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from cogbatch.dataset.huggingface import saved_files
 from cogbatch.dataset.options import FORMATS, InputOptions
+from cogbatch.dataset.rows import printable
 from cogbatch.errors import DatasetError
-from cogbatch.redact import lacks_secrets
+from cogbatch.redact import lacks_secrets, without_secrets
 
 ENDINGS = {
     "parquet": (".parquet", ".pq"),
@@ -45,9 +46,8 @@ class InputFile:
 
     @property
     def name(self) -> str:
-        """The path as messages, job.json and parts have it: one line of valid UTF-8."""
-        text = self.path.encode("utf-8", "backslashreplace").decode()
-        return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+        """The path as messages, job.json and parts have it: one line of valid UTF-8, without secrets."""
+        return without_secrets(printable(self.path))
 
     @property
     def is_gzipped(self) -> bool:
@@ -121,7 +121,8 @@ def fingerprint(files: Iterable[InputFile]) -> str:
     """sha256 over the sorted (relative path, size, etag or modification time)."""
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.path):
-        digest.update(f"{file.path}\0{file.size_bytes}\0{file.version}\n".encode("utf-8", "surrogateescape"))
+        path = without_secrets(file.path)  # a signed URL may be signed anew
+        digest.update(f"{path}\0{file.size_bytes}\0{file.version}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -170,17 +171,19 @@ def _format_of(infos: Iterable[str], options: InputOptions) -> str:
         found = next((name for name in sorted(infos) if name.lower().endswith(ending)), None)
         if found:
             raise DatasetError(
-                f"{found} is compressed as a whole and cannot be read in ranges; first: {command} {found}"
+                f"{printable(found)} is compressed as a whole and cannot be read in ranges; first: {command} it"
             )
     known = ", ".join(ending for endings in ENDINGS.values() for ending in endings)
-    raise DatasetError(f"unknown format of {', '.join(names[:3])}; expected {known}, or set input.format")
+    raise DatasetError(
+        f"unknown format of {printable(', '.join(names[:3]))}; expected {known}, or set input.format"
+    )
 
 
 def _refuse_twins(infos: Infos) -> None:
     """A file beside its own decompressed copy would give every row twice."""
     for name in infos:
         if name.endswith(".gz") and name.removesuffix(".gz") in infos:
-            raise DatasetError(f"{name} and {name.removesuffix('.gz')} are both there; remove one of them")
+            raise DatasetError(f"{printable(name)} is there and decompressed too; remove one of the two")
 
 
 def _version(info: dict[str, Any]) -> str:

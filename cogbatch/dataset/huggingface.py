@@ -11,6 +11,7 @@ import fsspec
 from cogbatch.errors import DatasetError
 
 STATE = "state.json"  # of one Dataset
+MAX_NAMED = 10  # splits in one message
 SPLITS = "dataset_dict.json"  # of a DatasetDict: one directory for each split
 
 
@@ -27,11 +28,8 @@ def saved_files(
     inside = sorted(name.rsplit("/", 1)[0] for name in infos if name.endswith(f"/{STATE}"))
     if STATE not in infos:
         if inside or SPLITS in infos:
-            named = ", ".join(repr(name) for name in inside) or "none"
-            example = f"; for example {folder}/{inside[0]}" if inside else ""
-            raise DatasetError(
-                f"several splits there ({named}), expected one; add its name to input.path{example}"
-            )
+            named = ", ".join(repr(name) for name in inside[:MAX_NAMED]) or "none"
+            raise DatasetError(f"several splits there ({named}), expected one; add its name to input.path")
         raise DatasetError(f"no {STATE} there; expected what datasets.save_to_disk writes, or *.arrow")
     try:
         state = json.loads(fs.cat_file(f"{folder.rstrip('/')}/{STATE}"))

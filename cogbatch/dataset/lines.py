@@ -18,7 +18,7 @@ import pyarrow as pa
 from cogbatch.dataset.files import InputFile, Listing
 from cogbatch.dataset.json_values import Kinds, note_kinds, parse_object, schema_of
 from cogbatch.dataset.row_index import RowIndex, index_rows, spans_of, start_row
-from cogbatch.dataset.rows import row_error
+from cogbatch.dataset.rows import printable, row_error
 from cogbatch.dataset.shards import Shard, Span
 from cogbatch.dataset.source import Record, pad
 from cogbatch.dataset.streams import GZIP_ERRORS, damage, kept, open_input
@@ -195,5 +195,7 @@ def _header(rows: Iterator[tuple[int, RawRow]], file: InputFile) -> tuple[str, .
     except (ValueError, csv.Error) as err:
         raise DatasetError(f"{file.name}: the header line cannot be read: {err}") from err
     if len(set(names)) < len(names):
-        raise DatasetError(f"{file.name}: column names twice in the header: {', '.join(names)}")
+        raise DatasetError(
+            f"{file.name}: column names twice in the header: {printable(', '.join(names)[:1000])}"
+        )
     return names

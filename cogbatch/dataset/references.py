@@ -14,7 +14,7 @@ from cogbatch.dataset.files import Listing, protocol_of
 from cogbatch.dataset.rows import clean
 from cogbatch.errors import DatasetError, ImageError
 from cogbatch.images import DEFAULT_LIMITS
-from cogbatch.redact import without_secrets
+from cogbatch.redact import shown, without_secrets
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -112,5 +112,5 @@ def image_root(given: str | None, listing: Listing) -> ImageRoot:
     try:
         fs, path = fsspec.core.url_to_fs(given)
     except (ImportError, ValueError) as err:
-        raise DatasetError(f"input.image_root {given!r} cannot be opened: {err}") from err
+        raise DatasetError(f"input.image_root {shown(given)} cannot be opened: {err}") from err
     return ImageRoot(protocol_of(fs), path, fs)

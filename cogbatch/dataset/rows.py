@@ -67,7 +67,12 @@ def clean(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
+def printable(text: str) -> str:
+    """The text for messages: line ends, control characters and lone surrogates as escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def row_error(stage: Stage, err: BaseException) -> RequestError:
     """A row's error as its three fields; the message on one line and without secrets."""
-    message = without_secrets(" ".join(clean(str(err)).split())) or type(err).__name__
+    message = printable(without_secrets(" ".join(str(err).split()))) or type(err).__name__
     return RequestError(stage=stage, type=type(err).__name__, message=message)

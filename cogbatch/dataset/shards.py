@@ -31,7 +31,7 @@ class Shard:
         index: place in the grid of the job; single items made by split() keep that of their shard.
         file_index: place in Dataset.files. first_row: row of that file. num_rows: at least 1.
         row_group: Parquet row group that holds all rows; None for other formats.
-        byte_offset: where reading starts in a line format; None for other formats.
+        byte_offset: where reading starts; None for Parquet and image folders.
         skip_rows: rows between that start (or the start of the row group or listing) and first_row.
     """
 

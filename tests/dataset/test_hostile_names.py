@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import tarfile
 from pathlib import Path
 
 import fsspec
@@ -19,8 +20,9 @@ from cogbatch.dataset import InputOptions, Row, open_dataset
 from cogbatch.dataset.parts import write_part
 from cogbatch.dataset.rows import make_id
 from cogbatch.dataset.schema import record, rows_to_table
+from cogbatch.errors import DatasetError
 from cogbatch.types import RequestOutput
-from tests.dataset.inputs import KINDS, Item, every_row, opened, write_folder
+from tests.dataset.inputs import KINDS, Item, add_member, every_row, opened, write_folder
 
 NAMES = [
     *["../../escape", "/etc/passwd", "~/x", "$HOME/x", "a/../../b", "..", ".", "con", "a\nb", "a\x1b[2Jb"],
@@ -145,3 +147,21 @@ def test_ids_of_one_column_stay_as_they_are() -> None:
     assert make_id(["a|b\\c"], input_file="f", input_row=0) == "a|b\\c"
     assert make_id(["a|b", 7], input_file="f", input_row=0) == "a\\|b|7"
     assert make_id([b"\xff"], input_file="f", input_row=0) == base64.b64encode(b"\xff").decode()
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "tar"])
+def test_column_names_of_the_data_reach_no_terminal_as_they_are(tmp_path, kind) -> None:
+    name = "a\x1b]0;x\x07\nb\u202ec"
+    if kind == "csv":
+        (tmp_path / "0.csv").write_text(f'"{name}",b\n1,2\n')
+    elif kind == "jsonl":
+        (tmp_path / "0.jsonl").write_text(json.dumps({name: 1}))
+    elif kind == "parquet":
+        pq.write_table(pa.table({name: [1]}), tmp_path / "0.parquet")
+    else:
+        with tarfile.open(tmp_path / "0.tar", "w") as tar:
+            add_member(tar, f"0.{name}", b"x")
+    with pytest.raises(DatasetError, match="no column 'image', there are ") as caught:
+        open_dataset(InputOptions(str(tmp_path / f"0.{kind}"), prompt="Describe."))
+    assert str(caught.value).isprintable()
+    assert "x1b]0;x" in str(caught.value)
