@@ -171,7 +171,8 @@ def _format_of(infos: Iterable[str], options: InputOptions) -> str:
         found = next((name for name in sorted(infos) if name.lower().endswith(ending)), None)
         if found:
             raise DatasetError(
-                f"{printable(found)} is compressed as a whole and cannot be read in ranges; first: {command} it"
+                f"{printable(found)} is compressed as a whole and cannot be read in ranges;"
+                f" first: {command} {printable(found)}"
             )
     known = ", ".join(ending for endings in ENDINGS.values() for ending in endings)
     raise DatasetError(

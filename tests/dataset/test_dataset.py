@@ -377,7 +377,7 @@ def test_what_is_no_input_is_refused_with_what_was_expected(tmp_path) -> None:
     assert "a.jsonl.gz is damaged" in refused(InputOptions(str(tmp_path), prompt=PROMPT))
     (tmp_path / "a.jsonl.gz").unlink()
     (tmp_path / "a.csv.zst").write_bytes(b"x")
-    assert "a.csv.zst is compressed as a whole" in refused(InputOptions(str(tmp_path), prompt=PROMPT))
+    assert "first: unzstd --rm a.csv.zst" in refused(InputOptions(str(tmp_path), prompt=PROMPT))
     empty = write_lines(tmp_path / "a.jsonl")
     assert "no rows; expected at least one" in refused(InputOptions(str(empty), prompt=PROMPT))
     write_parquet(tmp_path / "b.parquet", {"image": ["a"]})
