@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class PreparedModel:
     fingerprint: str
     template_version: str
     tokenizer_path: Path | None
-    origin: str | None = None
+    origin: str | None = field(default=None, repr=False)
 
     @property
     def has_tokenizer(self) -> bool:

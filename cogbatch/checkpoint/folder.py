@@ -6,7 +6,7 @@ Knows nothing of what is in the files, and imports nothing heavy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cogbatch.checkpoint.hashing import file_sha256
@@ -31,13 +31,13 @@ class ProvenFolder:
     Args:
         path: where it lies there.
         absent: names that would be loaded as well if they were there, and are not.
-        origin: URL of an equal directory; None without one.
+        origin: URL of an equal directory, which may hold secrets; None without one.
     """
 
     path: str
     files: tuple[ProvenFile, ...]
     absent: tuple[str, ...] = ()
-    origin: str | None = None
+    origin: str | None = field(default=None, repr=False)
 
     @property
     def size_bytes(self) -> int:
