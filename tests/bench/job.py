@@ -159,17 +159,18 @@ def edges(folder: Path, shard_size: int, items: int = 2048) -> Result:
     return {"shard_size": shard_size, "items": items, "loss": round(loss, 4)}
 
 
-def demo_spec(folder: Path) -> JobSpec:
+def demo_spec(folder: Path, scenes: int) -> JobSpec:
     """The demo's own job, somewhere else."""
     os.chdir(ROOT)
-    return load_spec("jobs/demo/job.yaml", overrides=[f"output.path={folder / 'run'}"])
+    overrides = [f"output.path={folder / 'run'}", f"input.limit={scenes}"]
+    return load_spec("jobs/demo/job.yaml", overrides=overrides)
 
 
-def demo(folder: Path) -> Result:
+def demo(folder: Path, scenes: int = 128) -> Result:
     """The demo with two workers against two bare engines, each with every other item, in two processes."""
     rates = {}
-    spec = demo_spec(folder)
-    bare = [start("demo-bare", "--shards", str(half), folder=folder) for half in range(2)]
+    spec = demo_spec(folder, scenes)
+    bare = [start("demo-bare", "--count", str(scenes), folder=folder) for _ in range(2)]
     for process in bare:
         assert process.wait() == 0
     for name in ("bare", "job"):
@@ -188,25 +189,35 @@ def demo(folder: Path) -> Result:
     }
 
 
-def demo_bare(folder: Path, half: int) -> Result:
-    """One of the two processes; both begin when both are ready."""
+def demo_bare(folder: Path, scenes: int) -> Result:
+    """One of the two processes; both begin when both are ready. The first has the even shards."""
     from dataclasses import replace
 
     from cogbatch.batch.job import check_job, worker_plan
     from cogbatch.dataset.run_directory import RunDirectory
     from cogbatch.types import GenerationRequest
 
-    spec, backend = demo_spec(folder), cogvlm_backend()
+    spec, backend = demo_spec(folder, scenes), cogvlm_backend()
     dataset, shards = check_job(spec, backend)
     model = backend.prepare(spec.model, print)
     plan = worker_plan(spec, RunDirectory(folder), model, dataset, {"job_fingerprint": "j"})
     engine = Noted(backend.open_engine(replace(plan, num_threads=1), lambda _: None), folder)
+    half = 0 if _first(folder / "ready-0") else 1
     (folder / f"ready-{half}").touch()
     while len(list(folder.glob("ready-*"))) < 2:
         time.sleep(0.01)
     rows = (row for shard in shards[half::2] for row in dataset.read(shard))
     requests = (GenerationRequest(row.id, row.image, row.prompt) for row in rows)
     return {"items": sum(1 for _ in engine.generate(requests, spec.generation))}
+
+
+def _first(file: Path) -> bool:
+    """Whether this process is the one that made the file."""
+    try:
+        file.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def noted_cogvlm() -> Backend:
@@ -262,28 +273,33 @@ def measure(piece: str, *arguments: str) -> Result:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", action="store_true", help="Also 10,000 shards (some minutes).")
-    parser.add_argument("--only", choices=[*PIECES], nargs="*", help="Only these.")
+    parser.add_argument("--scenes", type=int, default=128, help="Of the demo.")
+    parser.add_argument(
+        "--only", choices=["busy", "driver", "again", "edges", "demo"], nargs="*", help="Only these."
+    )
     parser.add_argument("--piece", choices=[*PIECES], help=argparse.SUPPRESS)
-    parser.add_argument("--shards", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.piece:
         with tempfile.TemporaryDirectory() as own:
-            given = [options.shards] if options.shards is not None else []
+            given = [options.count] if options.count is not None else []
             print(json.dumps(PIECES[options.piece](options.folder or Path(own), *given)))
         return
     wanted = options.only or ["busy", "driver", "again", "edges", "demo"]
     result: Result = {}
     for piece in wanted:
         if piece == "driver":
-            counts = [100, 1_000, *([10_000] if options.large else [])]
-            rows = [measure(piece, "--shards", str(count)) for count in counts]
+            counts = [100, 1_000, 3_000, *([10_000] if options.large else [])]
+            rows = [measure(piece, "--count", str(count)) for count in counts]
             more = rows[-1]["shards"] - rows[-2]["shards"]
             grown = rows[-1].pop("peak_bytes") - rows[-2].pop("peak_bytes")
             rows[0].pop("peak_bytes", None)
             result[piece] = {"runs": rows, "bytes_per_shard": round(grown / more)}
         elif piece == "edges":
-            result[piece] = [measure(piece, "--shards", str(size)) for size in (32, 512)]
+            result[piece] = [measure(piece, "--count", str(size)) for size in (32, 512)]
+        elif piece == "demo":
+            result[piece] = measure(piece, "--count", str(options.scenes))
         else:
             result[piece] = measure(piece)
     print(json.dumps(result))
