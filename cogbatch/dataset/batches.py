@@ -44,10 +44,9 @@ class BatchStream:
                 self._batches = None
                 if isinstance(err, OSError) and err.errno is not None:
                     raise  # the storage, not the data: worth another attempt
-                where = self._file.name if shard.row_group is None else f"{self._file.name}, row group"
-                where = where if shard.row_group is None else f"{where} {shard.row_group}"
-                error = row_error("read", ValueError(f"{where}: not readable from row {row} on: {err}"))
-                yield from [error] * (end - row)
+                group = "" if shard.row_group is None else f", row group {shard.row_group}"
+                reason = ValueError(f"{self._file.name}{group}: not readable from row {row} on: {err}")
+                yield from [row_error("read", reason)] * (end - row)
                 return
             if batch is None:
                 return

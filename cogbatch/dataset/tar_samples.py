@@ -19,6 +19,14 @@ from cogbatch.images import DEFAULT_LIMITS
 KEY = re.compile(r"((?:.*/|)[^./]+)[.]([^/]*)", re.DOTALL)
 MAX_MEMBER_BYTES = DEFAULT_LIMITS.max_bytes
 
+MAX_OFFSET = 2**62  # a hostile size leads beyond it, or backwards for ever
+HEADER_ERRORS = (
+    tarfile.TarError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+)  # of tarfile, on hostile headers
+
 Value = bytes | ValueError | None  # of a member; why it cannot be had; or not asked for
 
 
@@ -76,12 +84,14 @@ def _members(opened: IO[bytes], file: InputFile) -> Iterator[tuple[int, tarfile.
             tar = tarfile.open(fileobj=opened, mode="r:")  # noqa: SIM115  its close() would not close the file
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # or it keeps every member of the pass
+                if not member.offset < tar.offset < MAX_OFFSET:
+                    raise tarfile.ReadError(f"a member of {member.size} bytes")
                 offset = tar.offset
                 yield member.offset, member
             if tar.offset == block:
                 raise tarfile.ReadError("no member's header")
             offset = tar.offset
-    except (tarfile.TarError, *GZIP_ERRORS) as err:
+    except (*HEADER_ERRORS, *GZIP_ERRORS) as err:
         at_byte = opened.tell() if file.is_gzipped else min(offset, file.size_bytes)
         yield offset, damage(file, at_byte, err)
 

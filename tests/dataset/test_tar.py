@@ -129,6 +129,27 @@ def test_a_member_over_the_limit_of_images_is_not_read(tmp_path) -> None:
     assert "damaged or cut off at byte" in str(errors_of(rows)[1])
 
 
+@pytest.mark.parametrize("size", [-512, -10240, 2**63, 2**80])
+def test_a_size_that_leads_backwards_or_beyond_all_files_ends_in_an_error_row(tmp_path, size) -> None:
+    odd = tarfile.TarInfo("b.jpg")
+    odd.size = size
+    first = tar_of(("0.jpg", b"0"), ("a.jpg", b"1"))[:2048]
+    rows = rows_of(tmp_path / "a.tar", first + odd.tobuf(tarfile.GNU_FORMAT) + tar_of(("c.jpg", b"3")))
+    assert rows[0].image == b"0"
+    assert len(rows) <= 3
+    assert rows[-1].error
+    assert "a.tar is damaged or cut off at byte" in rows[-1].error.message
+
+
+def test_a_chain_of_extension_headers_ends_in_an_error_row(tmp_path) -> None:
+    link = tarfile.TarInfo("x")
+    link.type = tarfile.XHDTYPE
+    data = tar_of(("0.jpg", b"0"), ("a.jpg", b"1"))[:2048] + link.tobuf() * 3000 + tar_of(("c.jpg", b"3"))
+    rows = rows_of(tmp_path / "a.tar", data)
+    assert [row.image for row in rows] == [b"0", None]
+    assert "a.tar is damaged or cut off at byte 2048" in str(errors_of(rows)[1])
+
+
 @pytest.mark.parametrize("spoil", [lambda _: b"\xff" * 512, lambda h: h[:148] + b"9999999\0" + h[156:]])
 def test_a_damaged_header_is_not_taken_for_the_end(tmp_path, spoil: Callable[[bytes], bytes]) -> None:
     data = bytearray(tar_of(*[(f"{number}.jpg", b"x") for number in range(5)]))
