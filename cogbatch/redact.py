@@ -11,10 +11,11 @@ import re
 REMOVED = "***"
 
 # Repeats are bounded: texts are the user's data, and an unbounded one takes minutes on a hostile line.
-# Up to the last "@" before the host ends. The second form has an unescaped "/" or "?" in its password, which
-# keys of AWS do have; digits and "/" after the colon are a port.
+# After "://", of which pathlib leaves ":/". Up to the last "@" before the host ends. The second form has an
+# unescaped "/" or "?" in its password, which keys of AWS do have; digits and "/" after the colon are a port.
 _USERINFO = re.compile(
-    r"(?<=://)(?:[^/?#\s\"'<>]{0,1000}@|[^/?#\s\"'<>:@\[]{0,200}:(?!\d+(?:[/?#]|$))[^\s\"'<>@]{0,1000}@)"
+    r"(?<=[A-Za-z0-9][A-Za-z0-9+.-]:/)(/?)"
+    r"(?:[^/?#\s\"'<>]{0,1000}@|[^/?#\s\"'<>:@\[]{0,200}:(?!\d+(?:[/?#]|$))[^\s\"'<>@]{0,1000}@)"
 )
 _STEMS = "signature|token|secret|passw(?:or)?d|passphrase|credential|api[-_.]?key|access[-_.]?key|jwt"
 _WORDS = "sig|key|auth|authorization|pwd|pass|sas|session|sessionid|hdnea|hdnts"
@@ -28,14 +29,14 @@ _PARAMETER = re.compile(
 
 def without_secrets(text: str) -> str:
     """The text, its URLs without userinfo and without the values of parameters that grant access."""
-    if "@" in text and "://" in text:
-        text = _USERINFO.sub(f"{REMOVED}@", text)
+    if "@" in text and ":/" in text:
+        text = _USERINFO.sub(rf"\1{REMOVED}@", text)
     return _PARAMETER.sub(rf"\1{REMOVED}", text) if "=" in text else text
 
 
 def lacks_secrets(text: str) -> bool:
     """Whether without_secrets has taken something out of this text, so that it is no address any more."""
-    return f"://{REMOVED}@" in text or f"={REMOVED}" in text
+    return f":/{REMOVED}@" in text or f"://{REMOVED}@" in text or f"={REMOVED}" in text
 
 
 def shown(source: str) -> str:

@@ -16,6 +16,7 @@ from cogbatch.redact import lacks_secrets, shown, without_secrets
     [
         ("https://ann:s3cret@h/x.jpg", "https://***@h/x.jpg"),
         ("https://token@h/x.jpg", "https://***@h/x.jpg"),
+        ("https:/ann:s3cret@h/x.jpg", "https:/***@h/x.jpg"),
         ("https://ann:p@ss@h/x", "https://***@h/x"),
         ("s3://AKIA:a/b+c=@bucket/k", "s3://***@bucket/k"),
         ("see 'ftp://a:b@c/d' and (https://u@h/)", "see 'ftp://***@c/d' and (https://***@h/)"),

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import fake_backend
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from fake_backend import FAKE, REFUSING
 from job_files import ENVIRONMENT, began, driver_of, rows_of, wait_for_worker
 
@@ -21,6 +23,7 @@ from cogbatch.batch.spec import JobSpec, parse_spec
 from cogbatch.dataset.object_path import ObjectPath
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.errors import RunDirectoryError
+from cogbatch.eval.report import write_report
 from tests.s3 import s3_server
 
 pytestmark = [
@@ -82,6 +85,7 @@ def test_a_job_on_s3_has_every_row_once_and_runs_once(environment: dict[str, str
     assert "nobody" not in ObjectPath(f"{spec.output.path}/job.json").read_text()
     assert plan_job(spec, backend=FAKE).missing_shards == 0
     assert run_job(spec, backend=REFUSING).shards_done_now == 0  # nothing is missing, no worker is asked
+    assert "16 rows" in ObjectPath(str(write_report(spec.output.path))).read_text()
     other = spec.model_copy(update={"generation": spec.generation.__class__(num_candidates=3)})
     with pytest.raises(RunDirectoryError, match=r"s3://bucket/once/run belongs to another job"):
         run_job(other, backend=FAKE)
@@ -112,6 +116,6 @@ def test_error_rows_on_s3_are_retried(environment: dict[str, str], tmp_path: Pat
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.stdout == "8 rows, 1 errors\n", done.stderr
     (tmp_path / "there").touch()
-    os.environ["AWS_ENDPOINT_URL"] = environment["AWS_ENDPOINT_URL"]
+    ray.cloudpickle.register_pickle_by_value(fake_backend)  # workers cannot import from tests
     retried = retry_failed(spec.output.path, backend=FAKE)
     assert (retried.rows_mended, retried.errors, retried.rows) == (1, 0, 8)
