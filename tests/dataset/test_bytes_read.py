@@ -46,7 +46,8 @@ def test_a_worker_reads_each_byte_about_once(kind, size, workers) -> None:
         CountingFileSystem.bytes_read.clear()
         rows = [row for shard in shards[worker::workers] for row in dataset.read(shard)]
         assert all(item_of(row) == items()[int(row.id)] for row in rows)
-        assert sum(CountingFileSystem.bytes_read.values()) <= 1.5 * total
+        # The end of a gzip'd tar may be looked at twice, and gzip can only begin again.
+        assert sum(CountingFileSystem.bytes_read.values()) <= (2.5 if kind == "tar.gz" else 1.5) * total
 
 
 @pytest.mark.parametrize("kind", KINDS)
