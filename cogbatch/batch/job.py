@@ -22,6 +22,7 @@ from cogbatch.batch.stored import stored_spec
 from cogbatch.batch.summary import Summary, count_parts, error_kinds
 from cogbatch.batch.tally import Tally, over_rate, too_many_errors
 from cogbatch.dataset.dataset import Dataset, open_dataset
+from cogbatch.dataset.listing import save_listing
 from cogbatch.dataset.retry import RetryRound
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.run_lock import Guard
@@ -113,6 +114,7 @@ def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend
         model = backend.prepare(spec.model, progress.say)
         described = describe(spec, model, dataset, shards, stored=run.read_job() or {})
         job = described | run.start(described)  # an older job.json may lack what is only said, not meant
+        save_listing(run.path, dataset)
         if job["duplicate_ids"]:
             progress.say(f"warning: ids shared with an earlier row: {job['duplicate_ids']} rows")
         footers = run.footers()

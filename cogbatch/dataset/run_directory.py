@@ -1,6 +1,6 @@
 """The run directory: everything a job leaves behind, and the only state it has. On disk or an object store.
 
-    job.json  parts/part-*.parquet  summary.json  report.html  logs/
+    job.json  listing.json (of an image folder)  parts/part-*.parquet  summary.json  report.html  logs/
     lock      staging/<part>/part-*.parquet (single items of a split shard)  probes/
 
 On an object store, lock/ holds one object a driver, and logs stay on each machine (RunDirectory.logs).
@@ -37,7 +37,7 @@ from cogbatch.errors import RunDirectoryError
 from cogbatch.redact import without_secrets
 
 OUR_NAMES = frozenset(
-    {"job.json", "parts", "staging", "probes", "logs", "lock", "summary.json", "report.html"}
+    {"job.json", "listing.json", "parts", "staging", "probes", "logs", "lock", "summary.json", "report.html"}
 )
 MAX_DIFFERENCES = 5  # in one message
 # What a fingerprint that differs means.

@@ -59,6 +59,11 @@ class FolderSource:
         for name in self.names.slice(shard.first_row, shard.num_rows).to_pylist():
             yield dict.fromkeys(columns, os.fsdecode(name))
 
+    @property
+    def paths(self) -> list[str]:
+        """All rows' paths, relative to the folder, in order."""
+        return [os.fsdecode(name) for name in self.names.to_pylist()]
+
 
 def open_folder(names: Sequence[str]) -> FolderSource:
     """The folder with these images, paths relative to it."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
+import os
 import random
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from cogbatch.dataset import InputOptions, RunDirectory, open_dataset
+from cogbatch.dataset.listing import LISTING, save_listing
 from cogbatch.dataset.parts import write_part
 from cogbatch.dataset.schema import record, rows_to_table
 from cogbatch.eval.pictures import read_pictures
@@ -44,6 +47,7 @@ def finished_run(folder: Path, options: InputOptions, *, shard_size: int) -> Run
                 "shards": [shard.to_json() for shard in shards],
             }
         )
+    save_listing(run.path, dataset)
     for shard in shards:
         output = RequestOutput("")
         rows = [
@@ -81,3 +85,18 @@ def test_every_item_gets_its_own_image_in_any_order(tmp_path, kind) -> None:
     assert [found.note for found in album.pictures] == [""] * NUM_ROWS
     wanted = [int(item.id.removesuffix(".png")) + 1 for item in items]
     assert [found.width for found in album.pictures] == wanted
+
+
+def test_a_folder_that_has_grown_since_still_gives_each_item_its_image(tmp_path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    names = ["b.png", "d.png", os.fsdecode(b"\xff.png")]
+    for number, name in enumerate(names):
+        (data / name).write_bytes(picture(number))
+    run = finished_run(tmp_path, InputOptions(str(data), prompt="Describe."), shard_size=2)
+    for name in ("a.png", "c.png"):
+        (data / name).write_bytes(picture(50))
+    album = read_pictures(run, tuple(run.items()))
+    assert [found.width for found in album.pictures] == [1, 2, 3]
+    assert "another size or time" in album.remark
+    assert json.loads((tmp_path / "run" / LISTING).read_text()) == names
