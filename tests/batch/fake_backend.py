@@ -46,6 +46,11 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if deed == "hang":
             time.sleep(600)
+        if deed == "await":  # until so many nodes have a worker
+            deadline = time.monotonic() + 120
+            while len(list(self._log.parent.glob("node-*"))) < int(argument) and time.monotonic() < deadline:
+                time.sleep(0.1)
+                self._on_progress(0)
         if deed == "fill" and not Path(argument).exists():  # from now on no file may have a whole kilobyte
             resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, resource.RLIM_INFINITY))
         if deed == "freeze":  # once: all threads stop, timers too

@@ -62,7 +62,12 @@ def job(name, act, **changes):
 nothing = lambda: None
 job("refused", nothing, model={"checkpoint": other.node_id})
 job("lost", lambda: cluster.remove_node(other, allow_graceful=False), errors={"shard_attempts": 1})
-job("joined", lambda: cluster.add_node(**small, num_gpus=1))
+data = Path(tree["input"]["path"])
+lines = data.read_text().splitlines()
+lines[20] = lines[20].replace("sleep 0.2", "await 2")  # or the job might end before the node is there
+(data.parent / "await.jsonl").write_text("\\n".join(lines))
+path = {"path": str(data.parent / "await.jsonl")}
+job("joined", lambda: cluster.add_node(**small, num_gpus=1), input={**tree["input"], **path})
 cluster.shutdown()
 print(json.dumps(results))
 """

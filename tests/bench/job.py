@@ -137,8 +137,9 @@ def finish_by_hand(spec: JobSpec) -> None:
             job_fingerprint=job["job_fingerprint"],
         )
         write_part(directory.parts, shards[0].part_name, rows_to_table([row]))
+        parts = Path(str(directory.parts))
         for shard in shards[1:]:
-            shutil.copyfile(directory.parts / shards[0].part_name, directory.parts / shard.part_name)
+            shutil.copyfile(parts / shards[0].part_name, parts / shard.part_name)
 
 
 def edges(folder: Path, shard_size: int, items: int = 2048) -> Result:
