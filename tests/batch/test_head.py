@@ -13,6 +13,7 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from cutting_proxy import cutting_proxy
 from head import ROOT, Head, running_head
 
 pytestmark = pytest.mark.ray
@@ -91,6 +92,21 @@ def test_without_the_token_the_head_answers_nobody(head: Head) -> None:
     named = {key: value for key, value in head.environment.items() if key != "RAY_AUTH_MODE"}
     done = Head(head.address, head.metrics, named).cogbatch("list", "--address", head.address)
     assert done.returncode == 0, "a token that the environment names is used without being told to"
+
+
+@pytest.mark.slow
+def test_a_stream_that_is_cut_twice_shows_every_line_once(head: Head, tmp_path: Path) -> None:
+    """The job prints 60 lines, then waits until both cuts were made, and prints the last."""
+    at, enough = ("--address", head.address), tmp_path / "enough"
+    talk = f"seq -f 'line %g' 0 59; until [ -e {enough} ]; do sleep 0.1; done; echo line 60 #"
+    submit = ("submit", str(demo(tmp_path)), *at, "--id", "talker", "--no-wait", "--command", talk)
+    assert head.cogbatch(*submit).returncode == 0
+    with cutting_proxy(head.address, cuts=2, after_bytes=700, then=enough.touch) as proxy:
+        followed = head.cogbatch("logs", "talker", "-f", "--address", proxy.address)
+    assert followed.returncode == 0, followed.stderr
+    printed = [line for line in followed.stdout.splitlines() if line.startswith("line")]
+    assert printed == [f"line {number}" for number in range(61)]
+    assert followed.stdout == head.cogbatch("logs", "talker", *at).stdout
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.exceptions import AuthenticationError
 
 from cogbatch.batch import submission
 from cogbatch.batch.spec import JobSpec, load_spec, parse_spec
@@ -180,7 +181,7 @@ def test_what_the_head_refuses_is_one_line() -> None:
             submission.asking(fail, "jobs")
         return str(caught.value)
 
-    assert "RAY_AUTH_MODE=token" in ask(RuntimeError("Authentication required: no token"))
+    assert "RAY_AUTH_MODE=token" in ask(AuthenticationError("Authentication required: no token"))
     assert "cogbatch status RUN_DIR" in ask(ConnectionError("Failed to connect"))
     assert ask(RuntimeError("Traceback:\n  File x\nValueError: no room\n")) == "jobs: ValueError: no room"
     pairs = itertools.pairwise([ask(RuntimeError("a\nb")), ask(RuntimeError(""))])
