@@ -123,9 +123,10 @@ def test_a_holder_that_was_followed_sees_it_and_gives_nothing_back(run: ObjectPa
     with ExitStack() as stack:
         guard = hold(stack, run)
         winner = leave(run, number=2)
-        assert "this driver has lost its lock: pid 7 on there since 1999 took it over" in wait_until_lost(
-            guard
-        )
+        lost = wait_until_lost(guard)
+        assert "this driver has lost its lock: pid 7 on there since 1999 took it over" in lost
+        (run / "lock" / "00000001").unlink()  # as the one that follows does
+    assert numbers(run) == [2]
     assert Holder(**json.loads((run / "lock" / "00000002").read_bytes())) == winner
 
 
