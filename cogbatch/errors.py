@@ -11,9 +11,15 @@ CogbatchError
 A wrong argument to a Python function is a ValueError.
 """
 
+from cogbatch.redact import without_secrets
+
 
 class CogbatchError(Exception):
-    """Base of everything that cogbatch raises on purpose, apart from ValueError."""
+    """Base of everything that cogbatch raises on purpose, apart from ValueError. Never shows a secret."""
+
+    def __init__(self, *args: object) -> None:
+        # Here and not where messages are made: paths and URLs are in most of them.
+        super().__init__(*(without_secrets(value) if isinstance(value, str) else value for value in args))
 
 
 class CheckpointError(CogbatchError):

@@ -1,4 +1,4 @@
-"""One image source -> one loaded RGB PIL image, with every limit. PIL and httpx only.
+"""One image source -> one loaded RGB PIL image, with every limit. PIL only; URLs are fetched in fetch.py.
 
 Not a cache and not a dataset reader: s3:// and other fsspec sources arrive here as bytes. Any number of
 threads may call it, also with one and the same PIL image: those are decoded one at a time, all else at once.
@@ -6,27 +6,19 @@ threads may call it, also with one and the same PIL image: those are decoded one
 
 from __future__ import annotations
 
-import functools
 import io
-import ipaddress
 import os
-import socket
-import ssl
 import stat
 import threading
-import time
 import warnings
-from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 from PIL import Image, UnidentifiedImageError
 
 from cogbatch.errors import ImageError
-
-Resolver = Callable[[str, int], list[str]]
+from cogbatch.fetch import fetch
+from cogbatch.redact import shown
 
 Image.init()  # registers the plugins once: PIL does it lazily and without a lock
 # What users have. Left out on purpose: EPS (starts Ghostscript), and formats recognised without a signature.
@@ -40,11 +32,8 @@ FORMATS = tuple(
 PIL_MAX_PIXELS = 89_478_485
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
-MAX_REDIRECTS = 5
-FIRST_RETRY_DELAY_S = 0.5  # doubled by every further attempt
 # Image.open decodes at first use: two threads that use one such image at once get wrong pixels or an error.
 PIL_SOURCE = threading.Lock()
-NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 
 
 @dataclass(frozen=True)
@@ -54,7 +43,7 @@ class ImageLimits:
     Args:
         max_pixels: width x height, judged from the header before decoding; at most 89,478,485 (PIL's).
         max_bytes: encoded size. timeout_s: for one download attempt as a whole, connection included.
-        attempts: tries of a download; only time-outs and 5xx answers are tried again.
+        attempts: tries of a download; again after what may pass: time-outs, lost connections, 429, 5xx.
         allow_private_addresses: let URLs reach loopback, private and link-local addresses.
 
     Raises ValueError: a limit that is not positive, or max_pixels above PIL's.
@@ -104,7 +93,7 @@ def load_image(
         source = os.fspath(source)
         name = shown(source)
         remote = source.lower().startswith(("http://", "https://"))
-        data = fetch_image(source, limits=limits) if remote else _read_file(source, name=name, limits=limits)
+        data = _fetch(source, limits=limits) if remote else _read_file(source, name=name, limits=limits)
     if not data:
         raise ImageError(f"{name}: empty, 0 bytes; expected an encoded image")
     if len(data) > limits.max_bytes:
@@ -163,6 +152,16 @@ def _without_transparency(image: Image.Image) -> Image.Image:
     return image
 
 
+def _fetch(url: str, *, limits: ImageLimits) -> bytes:
+    return fetch(
+        url,
+        max_bytes=limits.max_bytes,
+        timeout_s=limits.timeout_s,
+        attempts=limits.attempts,
+        allow_private_addresses=limits.allow_private_addresses,
+    )
+
+
 def _read_file(path: str, *, name: str, limits: ImageLimits) -> bytes:
     if "://" in path:
         raise ImageError(f"{name}: expected an http(s) URL or a local path")
@@ -175,119 +174,6 @@ def _read_file(path: str, *, name: str, limits: ImageLimits) -> bytes:
         return Path(path).read_bytes()
     except (OSError, ValueError) as err:
         raise ImageError(f"{name}: cannot be read: {_line(err)}") from err
-
-
-def fetch_image(
-    url: str,
-    *,
-    limits: ImageLimits = DEFAULT_LIMITS,
-    resolve: Resolver | None = None,
-    transport: httpx.BaseTransport | None = None,
-    sleep: Callable[[float], None] = time.sleep,
-) -> bytes:
-    """The bytes behind an http(s) URL, at most limits.max_bytes.
-
-    Every hop's host is resolved once, all its addresses are checked, and the connection goes to the address
-    that was checked, so that a second DNS answer changes nothing. Proxies of the environment are not used.
-
-    Raises ImageError: refused address, time-out, an answer that is not 2xx, too large.
-    """
-    name = shown(url)
-    for attempt in range(1, limits.attempts + 1):
-        try:
-            return _fetch_once(url, limits=limits, resolve=resolve or _resolve, transport=transport)
-        except _TryAgainError as err:
-            problem = str(err)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as err:
-            raise ImageError(f"{name}: cannot be fetched: {_line(err)}") from err
-        if attempt < limits.attempts:
-            sleep(FIRST_RETRY_DELAY_S * 2 ** (attempt - 1))
-    raise ImageError(f"{name}: {problem}; gave up after {limits.attempts} attempts")
-
-
-class _TryAgainError(Exception):
-    """A time-out or a 5xx answer."""
-
-
-def _fetch_once(
-    url: str, *, limits: ImageLimits, resolve: Resolver, transport: httpx.BaseTransport | None
-) -> bytes:
-    deadline = time.monotonic() + limits.timeout_s
-    target = httpx.URL(url)
-    with httpx.Client(
-        verify=_tls_context(), trust_env=False, timeout=limits.timeout_s, transport=transport
-    ) as client:
-        for _ in range(MAX_REDIRECTS + 1):
-            address = _checked_address(target, name=shown(url), limits=limits, resolve=resolve)
-            request = client.build_request(
-                "GET",
-                target.copy_with(host=address),
-                headers={"Host": target.netloc.decode(), "Accept-Encoding": "identity"},
-                extensions={"sni_hostname": target.host},
-            )
-            try:
-                with closing(client.send(request, stream=True)) as response:
-                    if response.has_redirect_location:
-                        target = target.join(response.headers["location"])
-                        continue
-                    return _body(response, name=shown(url), limits=limits, deadline=deadline)
-            except httpx.TimeoutException as err:
-                raise _TryAgainError(f"no answer within {limits.timeout_s:g} s") from err
-    raise ImageError(f"{shown(url)}: more than {MAX_REDIRECTS} redirects")
-
-
-def _body(response: httpx.Response, *, name: str, limits: ImageLimits, deadline: float) -> bytes:
-    if response.status_code >= 500:
-        raise _TryAgainError(f"the server answers {response.status_code}")
-    if not response.is_success:
-        raise ImageError(f"{name}: the server answers {response.status_code}; expected 200")
-    data = bytearray()
-    for chunk in response.iter_bytes():
-        data += chunk
-        if len(data) > limits.max_bytes:
-            raise ImageError(f"{name}: over the limit of {limits.max_bytes} bytes")
-        if time.monotonic() > deadline:
-            raise _TryAgainError(f"not complete within {limits.timeout_s:g} s")
-    return bytes(data)
-
-
-def _checked_address(url: httpx.URL, *, name: str, limits: ImageLimits, resolve: Resolver) -> str:
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ImageError(f"{name}: leads to {shown(str(url))}; expected http(s)")
-    addresses = resolve(url.host, url.port or (443 if url.scheme == "https" else 80))
-    for address in addresses:
-        if not limits.allow_private_addresses and not _is_public(address):
-            raise ImageError(
-                f"{name}: host {url.host!r} has the private address {address};"
-                " refused unless private addresses are allowed"
-            )
-    return addresses[0]
-
-
-def _is_public(address: str) -> bool:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.ipv4_mapped or ip.sixtofour
-        if inner is not None:
-            return inner.is_global and not inner.is_multicast
-    return ip.is_global and not ip.is_multicast
-
-
-def _resolve(host: str, port: int) -> list[str]:
-    """Addresses of the host, IPv4 first: many containers have no IPv6 route."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    ordered = sorted(found, key=lambda entry: entry[0] != socket.AF_INET)
-    return [str(entry[4][0]) for entry in ordered]
-
-
-@functools.cache
-def _tls_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context(trust_env=False)  # loading the certificates takes longer than most images
-
-
-def shown(source: str) -> str:
-    """A path or URL as error messages have it: quoted, and cut where it is long."""
-    return repr(source if len(source) <= 200 else source[:197] + "...")
 
 
 def _line(err: BaseException) -> str:

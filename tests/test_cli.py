@@ -17,7 +17,10 @@ from cogbatch.cli import main
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
-COMMANDS = ("convert", "verify", "export-sat", "doctor", "run", "plan", "generate", "report")
+COMMANDS = (
+    *("convert", "verify", "export-sat", "doctor", "run", "plan", "retry-failed"),
+    *("submit", "logs", "stop", "list", "status", "generate", "report"),
+)
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

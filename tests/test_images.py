@@ -6,15 +6,13 @@ import contextlib
 import io
 import struct
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
 from PIL import Image
 
 from cogbatch.errors import ImageError
-from cogbatch.images import DEFAULT_LIMITS, ImageLimits, fetch_image, load_image
+from cogbatch.images import ImageLimits, load_image
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -200,114 +198,6 @@ def test_threads_share_one_pil_image_that_is_not_yet_decoded() -> None:
         for _ in range(20):
             lazy = Image.open(io.BytesIO(data))
             assert {image.tobytes() for image in pool.map(load_image, [lazy] * 8)} == {expected}
-
-
-PUBLIC = {"a.example": ["93.184.216.34"], "b.example": ["93.184.216.35"], "inner.example": ["10.0.0.7"]}
-PUBLIC["both.example"] = ["93.184.216.34", "127.0.0.1"]
-
-
-def get(
-    url: str, answer: Callable[[httpx.Request], httpx.Response], limits: ImageLimits = DEFAULT_LIMITS
-) -> bytes:
-    """Fetches from a fake network: names from PUBLIC (or literal addresses), answers from the function."""
-    return fetch_image(
-        url,
-        limits=limits,
-        resolve=lambda host, _port: PUBLIC.get(host, [host]),
-        transport=httpx.MockTransport(answer),
-        sleep=lambda _seconds: None,
-    )
-
-
-def test_the_checked_address_is_the_one_connected_to() -> None:
-    seen = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append((request.url.host, request.headers["host"], request.extensions["sni_hostname"]))
-        return httpx.Response(200, content=b"data")
-
-    assert get("https://a.example:8443/x.png", answer) == b"data"
-    assert seen == [("93.184.216.34", "a.example:8443", "a.example")]
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        *["127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "0.0.0.0", "100.64.0.1"],
-        *["[::1]", "[fe80::1]", "[fd00::1]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "224.0.0.1"],
-        *["inner.example", "both.example"],
-    ],
-)
-def test_private_addresses_are_refused_directly_and_after_a_redirect(host: str) -> None:
-    asked = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request.headers["host"])
-        return httpx.Response(302, headers={"location": f"http://{host}/secret"})
-
-    with pytest.raises(ImageError, match="private address"):
-        get(f"http://{host}/secret", answer)
-    assert asked == []
-    with pytest.raises(ImageError, match="private address"):
-        get("http://a.example/", answer)
-    assert asked == ["a.example"]
-
-
-def test_private_addresses_can_be_allowed() -> None:
-    limits = ImageLimits(allow_private_addresses=True)
-    assert get("http://127.0.0.1/", lambda _: httpx.Response(200, content=b"x"), limits) == b"x"
-
-
-def test_redirects_are_followed_to_http_only_and_not_for_ever() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.headers["host"] == "b.example":
-            return httpx.Response(200, content=b"there")
-        target = request.url.params.get("to", "/again")
-        return httpx.Response(302, headers={"location": target})
-
-    assert get("http://a.example/?to=https://b.example/x", answer) == b"there"
-    with pytest.raises(ImageError, match="more than 5 redirects"):
-        get("http://a.example/", answer)
-    with pytest.raises(ImageError, match=r"expected http\(s\)"):
-        get("http://a.example/?to=file:///etc/passwd", answer)
-
-
-def test_only_time_outs_and_server_errors_are_tried_again() -> None:
-    calls = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        calls.append(request.url.path)
-        if request.url.path == "/404":
-            return httpx.Response(404)
-        if request.url.path == "/never":
-            raise httpx.ReadTimeout("slow")
-        return httpx.Response(503 if len(calls) < 3 else 200, content=b"late")
-
-    assert get("http://a.example/503", answer) == b"late"
-    assert len(calls) == 3
-    calls.clear()
-    with pytest.raises(ImageError, match="answers 404"):
-        get("http://a.example/404", answer)
-    assert len(calls) == 1
-    calls.clear()
-    with pytest.raises(ImageError, match="no answer within 30 s; gave up after 3 attempts"):
-        get("http://a.example/never", answer)
-    assert len(calls) == 3
-
-
-def test_a_download_ends_at_the_limit_whatever_the_server_sends() -> None:
-    sent = []
-
-    def endless():
-        while True:
-            sent.append(1)
-            yield b"x" * 1000
-
-    with pytest.raises(ImageError, match="over the limit of 5000 bytes"):
-        get(
-            "http://a.example/", lambda _: httpx.Response(200, content=endless()), ImageLimits(max_bytes=5000)
-        )
-    assert len(sent) < 20
 
 
 def test_an_unusable_url_is_an_image_error() -> None:

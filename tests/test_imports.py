@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-EVERYONE = {"cogbatch", "types", "errors", "text", "images"}
+EVERYONE = {"cogbatch", "types", "errors", "redact", "cache", "text", "images"}
 ALLOWED = {
     "decoding": set(),
     "model": set(),

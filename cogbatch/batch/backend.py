@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,9 +17,11 @@ from cogbatch.batch.loop import EngineLike
 from cogbatch.batch.progress import percent
 from cogbatch.batch.spec import ClusterSpec, JobSpec, ModelSpec
 from cogbatch.batch.survey import Survey, memory_share, survey
+from cogbatch.checkpoint.folder import ProvenFolder
 from cogbatch.dataset.dataset import Dataset
 from cogbatch.dataset.rows import Row
 from cogbatch.errors import CheckpointError, JobError
+from cogbatch.redact import without_secrets
 from cogbatch.types import GenerationParams, Quantization
 
 Say = Callable[[str], None]
@@ -32,6 +35,8 @@ class ReadyModel:
     Args:
         template_version: resolved, in the words of config.json. dtype: resolved, never "auto".
         tokenizer_path: None when the tokenizer is in the model directory.
+        folders: what an engine loads, with the sha256 of every file: the model directory, then that of the
+            tokenizer where it is another.
     """
 
     path: str
@@ -40,6 +45,7 @@ class ReadyModel:
     dtype: str
     tokenizer_path: str | None = None
     quantization: Quantization | None = None
+    folders: tuple[ProvenFolder, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class WorkerPlan:
             run directory before it loads anything.
         cluster: who else works on a node.
         isolated: the shards are single items, one at a time, written to staging instead of parts/.
+        retry: not empty: only the error rows of the shards' parts are run, and this marks the new parts.
     """
 
     run_path: str
@@ -64,6 +71,7 @@ class WorkerPlan:
     probe: str
     cluster: ClusterSpec = field(default_factory=ClusterSpec)
     isolated: bool = False
+    retry: str = ""
 
 
 OpenEngine = Callable[[WorkerPlan, Callable[[int], None]], EngineLike]
@@ -81,6 +89,7 @@ class Backend:
         prepare: converts if needed, and finds the tokenizer. Raises CheckpointError.
         open_engine: runs in a worker.
         survey: what plan asks, of a job and a sample of its rows; see survey.py.
+        offer: nodes that cannot see the driver's files get them for the time of this; needs Ray.
     """
 
     check_params: Callable[[GenerationParams], object]
@@ -88,11 +97,12 @@ class Backend:
     prepare: Callable[[ModelSpec, Say], ReadyModel]
     open_engine: OpenEngine
     survey: Callable[[JobSpec, Sequence[Row]], Survey | None]
+    offer: Callable[[WorkerPlan], AbstractContextManager[None]] = lambda _: nullcontext()
 
 
 def cogvlm_backend() -> Backend:
     """CogVLM as this package converts and runs it."""
-    return Backend(_check_params, _check_model, _prepare, _open_engine, survey)
+    return Backend(_check_params, _check_model, _prepare, _open_engine, survey, _offer)
 
 
 def _check_params(params: GenerationParams) -> None:
@@ -105,12 +115,14 @@ def _check_model(spec: ModelSpec, device: Device) -> None:
     from cogbatch.checkpoint.directory import check_sat_config, classify
     from cogbatch.checkpoint.hub import local_directory
     from cogbatch.checkpoint.manifest import TOKENIZER_FILES, tokenizer_files
+    from cogbatch.checkpoint.remote import is_url
     from cogbatch.engine.quantization import check_quantization
 
-    # Of a model on the hub no more than this is fetched here.
-    folder = local_directory(spec.checkpoint, allow_patterns=("config.json", *TOKENIZER_FILES))
+    # Of a model on the hub or behind a URL no more than this is fetched here.
+    small = ("config.json", "model_config.json", *TOKENIZER_FILES)
+    folder = local_directory(spec.checkpoint, allow_patterns=small)
     kind = classify(folder)
-    if kind == "sat":
+    if kind == "sat" and not is_url(spec.checkpoint):  # else its weights are not here to be looked for
         check_sat_config(folder, version=spec.version)
     if spec.tokenizer is not None:
         tokenizer_dir = local_directory(spec.tokenizer, allow_patterns=TOKENIZER_FILES)
@@ -118,7 +130,7 @@ def _check_model(spec: ModelSpec, device: Device) -> None:
     else:
         where, has_tokenizer = spec.checkpoint, kind == "hf" and bool(tokenizer_files(folder))
     if not has_tokenizer:
-        raise _no_tokenizer(where)
+        raise _no_tokenizer(without_secrets(where))
     if spec.quantization is not None:
         # That of a SAT checkpoint is known when it is converted.
         own_dtype = _own_dtype(folder) if kind == "hf" else None
@@ -132,12 +144,13 @@ def _check_model(spec: ModelSpec, device: Device) -> None:
 
 def _prepare(spec: ModelSpec, say: Say) -> ReadyModel:
     from cogbatch.checkpoint.directory import prepare_model
+    from cogbatch.checkpoint.folders import model_folders
 
     prepared = prepare_model(
         spec.checkpoint,
         tokenizer=spec.tokenizer,
         version=spec.version,
-        on_progress=percent(f"converting {spec.checkpoint}", say),
+        on_progress=percent(f"converting {without_secrets(spec.checkpoint)}", say),
     )
     if prepared.tokenizer_path is None:
         raise _no_tokenizer(str(prepared.path))
@@ -149,37 +162,35 @@ def _prepare(spec: ModelSpec, say: Say) -> ReadyModel:
         dtype=_own_dtype(path) if spec.dtype == "auto" else spec.dtype,
         tokenizer_path=None if tokenizer_path == path else str(tokenizer_path),
         quantization=spec.quantization,
+        folders=model_folders(prepared),
     )
 
 
 def _open_engine(plan: WorkerPlan, on_progress: Callable[[int], None]) -> EngineLike:
-    from cogbatch.checkpoint.directory import prepare_model
+    from cogbatch.batch.weights import ensure_weights
+
+    # Nothing is loaded, torch included, before every file is proven.
+    path, *tokenizer = ensure_weights(plan, on_progress=lambda: on_progress(0))
     from cogbatch.engine.engine import Engine
 
-    model = plan.model
-    for path in (model.path, model.tokenizer_path):
-        if path is not None and not Path(path).is_dir():
-            raise CheckpointError(
-                f"{path} lies on the driver's disk: set COGBATCH_CACHE (for a hub id HF_HOME) to storage that"
-                " all nodes share, or convert there first"
-            )
-    found = prepare_model(model.path, tokenizer=model.tokenizer_path)
-    if found.fingerprint != model.fingerprint:
-        raise CheckpointError(
-            f"{model.path}: the model here is {found.fingerprint[:12]}, that of the job"
-            f" {model.fingerprint[:12]}; copy the model directory to this node again"
-        )
     return Engine.from_pretrained(
-        model.path,
-        dtype=model.dtype,
-        quantization=model.quantization,
+        path,
+        dtype=plan.model.dtype,
+        quantization=plan.model.quantization,
         device=plan.device,
-        tokenizer=model.tokenizer_path,
-        template_version=model.template_version,
+        tokenizer=tokenizer[0] if tokenizer else None,
+        template_version=plan.model.template_version,
         num_threads=plan.num_threads,
         memory_share=memory_share(plan.cluster, on_cuda=plan.device != "cpu", num_cpus=os.cpu_count() or 1),
+        image_limits=plan.dataset.image_limits,
         on_progress=on_progress,
     )
+
+
+def _offer(plan: WorkerPlan) -> AbstractContextManager[None]:
+    from cogbatch.batch.weights import offer_weights
+
+    return offer_weights(plan)
 
 
 def _own_dtype(model_dir: Path) -> str:

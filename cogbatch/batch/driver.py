@@ -10,10 +10,9 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -26,28 +25,54 @@ from cogbatch.batch.progress import Progress, Status
 from cogbatch.batch.room import fits, no_room
 from cogbatch.batch.spec import JobSpec
 from cogbatch.batch.tally import Kind, Tally, over_rate, too_many_errors
+from cogbatch.dataset.object_path import Place
 from cogbatch.dataset.parts import write_part
 from cogbatch.dataset.rows import Row, make_id
 from cogbatch.dataset.run_directory import RunDirectory
+from cogbatch.dataset.run_lock import Guard
 from cogbatch.dataset.schema import record, rows_to_table
 from cogbatch.dataset.shards import Shard
-from cogbatch.errors import JobError
+from cogbatch.errors import JobError, RunDirectoryError
 from cogbatch.types import RequestError, RequestOutput
 
 POLL_S = 1.0
 STOP_WAIT_S = 60.0
 REFUSED_STOP_WAIT_S = 5.0  # nothing is in flight then
+MAX_UNWRITTEN = 8  # parts in a row, each tried for some seconds
 BARREN_PASSES = 3  # passes in a row in which nothing was finished and nothing was learned
 WORKERLESS_S = 30.0  # before a word is said about it
 SILENT_GRACE_S = 60.0  # a worker's own stall timer comes first
+
+
+class Work(Protocol):
+    """What a driver asks of the disk."""
+
+    @property
+    def parts(self) -> Place:
+        """Where parts of whole shards go."""
+
+    def missing(self, shards: Iterable[Shard]) -> tuple[Shard, ...]:
+        """Those that are still to do."""
+
+    def staging(self, shard: Shard) -> Place:
+        """Where the items of a split shard go."""
+
+    def missing_staged(self, shard: Shard, *, job_fingerprint: str) -> tuple[Shard, ...]:
+        """The items of a split shard that are still to do."""
+
+    def commit_staged(self, shard: Shard, *, job_fingerprint: str) -> object:
+        """Makes the part of a split shard once all items are there."""
 
 
 class Driver:
     """Runs the missing shards of one job on the Ray that this process is connected to.
 
     Args:
+        run: the run directory, for workers and the monitor.
+        work: what is missing and how it is committed: the run itself, or a round over its error rows.
         before: counts of the parts that earlier runs left.
         rows_total: rows of the job.
+        guard: raises RunDirectoryError when this driver may not go on; asked once a second.
     """
 
     def __init__(
@@ -60,8 +85,12 @@ class Driver:
         progress: Progress,
         before: Tally,
         rows_total: int,
+        work: Work | None = None,
+        guard: Guard = lambda: None,
     ) -> None:
-        self._run, self._spec, self._plan = run, spec, plan
+        self._guard = guard
+        self._work: Work = work or run
+        self._spec, self._plan = spec, plan
         self._open_engine, self._progress = open_engine, progress
         self._before, self._rows_total = before, rows_total
         self._attempts: Counter[str] = Counter()
@@ -85,10 +114,10 @@ class Driver:
         """
         barren = 0
         try:
-            while missing := self._run.missing(shards):
+            while missing := self._work.missing(shards):
                 known = self._knowledge(len(missing))
                 self._one_round(missing)
-                missing = self._run.missing(missing)
+                missing = self._work.missing(missing)
                 barren = 0 if self._knowledge(len(missing)) != known else barren + 1
                 if missing:
                     self._stop_if_no_node_is_left()
@@ -103,13 +132,13 @@ class Driver:
         limit = self._spec.errors.shard_attempts
         whole = [shard for shard in missing if self._attempts[shard.part_name] < limit]
         if whole:
-            self._pass(dict.fromkeys(whole, self._run.parts), self._plan)
+            self._pass(dict.fromkeys(whole, self._work.parts), self._plan)
             return
         job = self._plan.job_fingerprint
         tried = {
-            item: self._run.staging(shard)
+            item: self._work.staging(shard)
             for shard in missing
-            for item in self._run.missing_staged(shard, job_fingerprint=job)
+            for item in self._work.missing_staged(shard, job_fingerprint=job)
         }
         for item, folder in tried.items():
             if self._attempts[_item_key(item)] >= limit:
@@ -118,9 +147,9 @@ class Driver:
         if left:
             self._pass(left, replace(self._plan, isolated=True))
         for shard in missing:
-            self._run.commit_staged(shard, job_fingerprint=job)
+            self._work.commit_staged(shard, job_fingerprint=job)
 
-    def _pass(self, shards: Mapping[Shard, Path], plan: WorkerPlan) -> None:
+    def _pass(self, shards: Mapping[Shard, Place], plan: WorkerPlan) -> None:
         """One pass in a thread of its own, watched from this one."""
 
         def work() -> None:
@@ -143,8 +172,10 @@ class Driver:
             self._progress.update(self._look())
             for handle in ray.get(self._monitor.silent.remote(self._plan.stall_timeout_s + SILENT_GRACE_S)):
                 ray.kill(handle, no_restart=False)
+            self._stop_if_lock_is_lost(thread)
             self._stop_if_too_many_errors(thread)
             self._stop_if_no_node_is_left(thread)
+            self._stop_if_nothing_can_be_written(thread)
             self._say_if_nobody_works()
         for name, messages in ray.get(self._monitor.close_pass.remote(list(living_nodes()))).items():
             key = f"item {name}" if plan.isolated else name
@@ -181,6 +212,14 @@ class Driver:
         """Changes whenever a round achieved or learned anything."""
         return missing, self._look().rows, self._attempts.total(), len(self._refusals)
 
+    def _stop_if_lock_is_lost(self, working: threading.Thread) -> None:
+        try:
+            self._guard()
+        except RunDirectoryError:
+            ray.get(self._monitor.stop.remote())
+            working.join(STOP_WAIT_S)
+            raise
+
     def _stop_if_too_many_errors(self, working: threading.Thread) -> None:
         counts = self._counts()
         ends_by_itself = counts.rows >= self._rows_total
@@ -200,6 +239,18 @@ class Driver:
                 working.join(REFUSED_STOP_WAIT_S)
             reasons = "; ".join(dict.fromkeys(self._refusals.values()))
             raise JobError(f"no worker can start: {reasons}; when that is solved, run the same command again")
+
+    def _stop_if_nothing_can_be_written(self, working: threading.Thread) -> None:
+        """A full disk would otherwise cost the candidates of every shard that is left."""
+        if self._seen.unwritten < MAX_UNWRITTEN:
+            return
+        ray.get(self._monitor.stop.remote())
+        working.join(STOP_WAIT_S)
+        raise JobError(
+            f"{self._seen.unwritten} parts in a row could not be written to {self._work.parts}:"
+            f" {self._seen.failures[-1]}. Finished parts are kept; make room or mend the storage,"
+            " then run the same command again"
+        )
 
     def _stop_if_nothing_moves(self, missing: int, barren: int) -> None:
         if barren >= BARREN_PASSES:
@@ -221,7 +272,7 @@ class Driver:
             reason = no_room(nodes, self._spec.cluster, node_types=node_types())
             self._progress.say(f"waiting for a worker: {reason or 'what it needs may be in use by others'}")
 
-    def _blame(self, item: Shard, folder: Path) -> None:
+    def _blame(self, item: Shard, folder: Place) -> None:
         """Stages the error row of an item that failed alone in its worker, as often as it may."""
         key, plan = _item_key(item), self._plan
         message = f"failed {self._attempts[key]} times alone in a worker: {self._reasons[key]}"

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogbatch.batch.summary import ErrorKind
 from cogbatch.batch.survey import Survey
 from cogbatch.dataset.dataset import Dataset
+from cogbatch.dataset.object_path import Place
 from cogbatch.dataset.rows import Row
 from cogbatch.dataset.shards import Shard
 from cogbatch.types import RequestError
@@ -186,13 +186,13 @@ def kinds_of(errors: Sequence[RequestError]) -> tuple[ErrorKind, ...]:
     )
 
 
-def known_speed(run_path: Path, *, items_per_s: float | None, workers: int) -> Speed | None:
+def known_speed(run_path: Place, *, items_per_s: float | None, workers: int) -> Speed | None:
     """The speed that was given for one worker, or else that of an earlier run in the same directory."""
     if items_per_s is not None:
         shared = f", {workers} workers" if workers > 1 else ""
         return Speed(items_per_s * workers, f"as given{shared}")
     try:
-        measured = json.loads((run_path / "summary.json").read_text(encoding="utf-8"))["items_per_s"]
+        measured = json.loads((run_path / "summary.json").read_text())["items_per_s"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return Speed(measured, "measured in this run directory") if measured else None

@@ -8,7 +8,8 @@ from __future__ import annotations
 import platform
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -18,10 +19,14 @@ from cogbatch.batch.estimate import Estimate, kinds_of, known_speed, sample_rows
 from cogbatch.batch.identity import fingerprint, identity_without_model, job_identity
 from cogbatch.batch.progress import Progress, Silent, Status
 from cogbatch.batch.spec import JobSpec
+from cogbatch.batch.stored import stored_spec
 from cogbatch.batch.summary import Summary, count_parts, error_kinds
 from cogbatch.batch.tally import Tally, over_rate, too_many_errors
 from cogbatch.dataset.dataset import Dataset, open_dataset
+from cogbatch.dataset.listing import save_listing
+from cogbatch.dataset.retry import RetryRound
 from cogbatch.dataset.run_directory import RunDirectory
+from cogbatch.dataset.run_lock import Guard
 from cogbatch.dataset.shards import Shard
 from cogbatch.errors import JobError
 
@@ -84,7 +89,7 @@ def plan_job(
     Raises: as run_job, before it starts anything.
     """
     backend = backend or cogvlm_backend()
-    dataset, shards = _check(spec, backend)
+    dataset, shards = check_job(spec, backend)
     run = RunDirectory(spec.output.path)
     run.check()
     stored = run.read_job()
@@ -132,25 +137,35 @@ def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend
         ValueError: wrong generation parameters.
     """
     progress, backend = progress or Silent(), backend or cogvlm_backend()
-    dataset, shards = _check(spec, backend)
+    dataset, shards = check_job(spec, backend)
     run = RunDirectory(spec.output.path)
-    with run.lock():
+    with run.lock(progress.say) as guard:
         model = backend.prepare(spec.model, progress.say)
-        described = _describe(spec, model, dataset, shards, stored=run.read_job() or {})
+        described = describe(spec, model, dataset, shards, stored=run.read_job() or {})
         job = described | run.start(described)  # an older job.json may lack what is only said, not meant
+        save_listing(run.path, dataset)
         if job["duplicate_ids"]:
             progress.say(f"warning: ids shared with an earlier row: {job['duplicate_ids']} rows")
-        missing = len(run.missing(shards))
-        status = None
+        footers = run.footers()
+        missing = run.missing(shards, footers=footers)
+        tally, status = count_parts(run.parts, footers), None
         if missing:
-            before = count_parts(run.parts, run.footers())
-            progress.say(
-                f"{missing} of {len(shards)} shards to do, {before.rows} rows are done; starting Ray"
+            said = f"{len(missing)} of {len(shards)} shards to do, {tally.rows} rows are done"
+            progress.say(f"{said}; starting Ray")
+            plan = worker_plan(spec, run, model, dataset, job)
+            status = run_missing(
+                run,
+                spec,
+                plan,
+                missing,
+                before=tally,
+                backend=backend,
+                progress=progress,
+                rows_total=dataset.num_rows,
+                guard=guard,
             )
-            plan = _plan(spec, run, model, dataset, job)
-            status = _run_missing(run, spec, plan, shards, before, backend=backend, progress=progress)
-        tally = count_parts(run.parts, run.footers())
-        summary = _summary(run, spec, job, tally, missing, status)
+            tally = count_parts(run.parts, run.footers())
+        summary = summarize(run, spec, job, tally, len(missing), status)
         if tally.rows != dataset.num_rows:
             raise JobError(
                 f"{run.parts}: {tally.rows} rows, expected {dataset.num_rows}; is something else in it?"
@@ -162,7 +177,8 @@ def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend
     return summary
 
 
-def _check(spec: JobSpec, backend: Backend) -> tuple[Dataset, tuple[Shard, ...]]:
+def check_job(spec: JobSpec, backend: Backend) -> tuple[Dataset, tuple[Shard, ...]]:
+    """The opened input and its shards, once all that is cheap to check is fine. Raises: as run_job."""
     try:
         backend.check_params(spec.generation)
     except ValueError as err:
@@ -172,7 +188,7 @@ def _check(spec: JobSpec, backend: Backend) -> tuple[Dataset, tuple[Shard, ...]]
     return dataset, dataset.shards(spec.output.shard_size)
 
 
-def _describe(
+def describe(
     spec: JobSpec,
     model: ReadyModel,
     dataset: Dataset,
@@ -191,9 +207,10 @@ def _describe(
     return {
         "job_fingerprint": fingerprint(identity),
         "model_fingerprint": model.fingerprint,
+        "model_files": [asdict(file) for folder in model.folders for file in folder.files],
         "dataset_fingerprint": dataset.fingerprint,
         "identity": identity,
-        "spec": spec.model_dump(mode="json"),
+        "spec": stored_spec(spec),
         "duplicate_ids": dataset.count_duplicate_ids() if duplicate_ids is None else duplicate_ids,
         "threads_per_worker": spec.cluster.cpus_per_worker,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
@@ -203,9 +220,10 @@ def _describe(
     }
 
 
-def _plan(
-    spec: JobSpec, run: RunDirectory, model: ReadyModel, dataset: Dataset, job: dict[str, Any]
+def worker_plan(
+    spec: JobSpec, run: RunDirectory, model: ReadyModel, dataset: Dataset, job: Mapping[str, Any]
 ) -> WorkerPlan:
+    """What workers are told at this start of the job."""
     return WorkerPlan(
         run_path=str(run.path),
         dataset=dataset,
@@ -220,22 +238,34 @@ def _plan(
     )
 
 
-def _run_missing(
+def run_missing(
     run: RunDirectory,
     spec: JobSpec,
     plan: WorkerPlan,
     shards: Sequence[Shard],
-    before: Tally,
     *,
+    before: Tally,
     backend: Backend,
     progress: Progress,
+    rows_total: int,
+    guard: Guard,
+    retry: RetryRound | None = None,
 ) -> Status:
+    """Starts or joins Ray, blocks until nothing is missing, and leaves Ray as it was.
+
+    Args:
+        before: counts of what is done. rows_total: those and the rows to do.
+        guard: raises when the run is no longer this driver's.
+        retry: do this round over error rows instead of missing shards.
+    """
     # A finished job must not pay for Ray.
     from cogbatch.batch.cluster import connected
     from cogbatch.batch.driver import Driver
 
     try:
-        with connected(spec.cluster, log=run.logs / "ray.log"):
+        shares_all = spec.cluster.address == "local"
+        offer = nullcontext() if shares_all else backend.offer(plan)
+        with connected(spec.cluster, log=run.logs / "ray.log"), offer:
             driver = Driver(
                 run,
                 spec,
@@ -243,7 +273,9 @@ def _run_missing(
                 open_engine=backend.open_engine,
                 progress=progress,
                 before=before,
-                rows_total=sum(shard.num_rows for shard in shards),
+                rows_total=rows_total,
+                work=run if retry is None else retry,
+                guard=guard,
             )
             return driver.finish(shards)
     finally:
@@ -252,9 +284,10 @@ def _run_missing(
                 log.unlink()
 
 
-def _summary(
-    run: RunDirectory, spec: JobSpec, job: dict[str, Any], tally: Tally, missing: int, status: Status | None
+def summarize(
+    run: RunDirectory, spec: JobSpec, job: Mapping[str, Any], tally: Tally, done: int, status: Status | None
 ) -> Summary:
+    """The summary of a finished job. done: shards done by this run."""
     return Summary(
         name=spec.name,
         rows=tally.rows,
@@ -265,7 +298,7 @@ def _summary(
         candidates_missing=(tally.rows - tally.errors) * spec.generation.num_candidates - tally.candidates,
         tokens=tally.tokens,
         shards=len(job["shards"]),
-        shards_done_now=missing,
+        shards_done_now=done,
         duplicate_ids=job["duplicate_ids"],
         seconds=status.seconds if status else 0.0,
         items_per_s=status.items_per_s if status else 0.0,

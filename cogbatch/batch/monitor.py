@@ -33,6 +33,7 @@ class Snapshot:
     """The job as the driver sees it once a second.
 
     tokens: generated since the start, kept or not. workers: hold shards; loading: load the model.
+    unwritten: parts in a row that could not be written, by any worker.
     """
 
     tally: Tally
@@ -41,6 +42,7 @@ class Snapshot:
     loading: int = 0
     failures: tuple[str, ...] = ()
     refusals: Mapping[str, str] = field(default_factory=dict)
+    unwritten: int = 0
 
 
 @dataclass
@@ -70,7 +72,7 @@ class Monitor:
         self._refusals: dict[str, str] = {}
         self._load_deaths: Counter[str] = Counter()
         self._proven: set[str] = set()
-        self._tokens = 0
+        self._tokens = self._unwritten = 0
         self._stopping = False
 
     def load(self, worker: WorkerId, handle: list[Any]) -> str | None:
@@ -113,6 +115,7 @@ class Monitor:
         # What stops one worker of a node does not stop all: where a shard was finished, more can be.
         self._proven.add(worker.node_id)
         self._refusals.pop(worker.node_id, None)
+        self._unwritten = 0
         if shard not in self._ended:  # a late second writer adds nothing
             self._ended.add(shard)
             self._total.add(tally)
@@ -123,6 +126,11 @@ class Monitor:
         self._failures.append(message)
         if blames:
             self._failed.setdefault(shard, []).append(message)
+
+    def unwritten(self, worker: WorkerId, shard: str, message: str) -> None:
+        """A part could not be written, which is no fault of its shard."""
+        self.fail(worker, shard, message, blames=False)
+        self._unwritten += 1
 
     def crash(self, worker: WorkerId, message: str) -> None:
         """A worker is about to end its own process; what it holds stays held and so counts as lost."""
@@ -202,6 +210,7 @@ class Monitor:
             loading=sum(1 for state in heard if state.loading),
             failures=tuple(self._failures[-100:]),
             refusals=dict(self._refusals),
+            unwritten=self._unwritten,
         )
 
     def _known(self, worker: WorkerId, handle: list[Any]) -> _Worker:

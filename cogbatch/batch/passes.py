@@ -11,7 +11,6 @@ import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,11 +20,12 @@ from cogbatch.batch.backend import OpenEngine, WorkerPlan
 from cogbatch.batch.room import SPARE_CPU
 from cogbatch.batch.spec import ClusterSpec
 from cogbatch.batch.worker import ShardWorker
+from cogbatch.dataset.object_path import Place
 from cogbatch.dataset.shards import Shard
 
 
 def run_pass(
-    shards: Mapping[Shard, Path],
+    shards: Mapping[Shard, Place],
     plan: WorkerPlan,
     *,
     open_engine: OpenEngine,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
@@ -121,15 +122,19 @@ def load_spec(path: str | Path, *, overrides: Sequence[str] = ()) -> JobSpec:
         raise JobError(f"{path}: not valid YAML: {' '.join(str(err).split())}") from err
     if not isinstance(tree, dict):
         raise JobError(f"{path}: expected a mapping with {_names(_keys(()))}, found {type(tree).__name__}.")
+    return parse_spec(tree, overrides=overrides, where=str(path))
+
+
+def parse_spec(tree: Mapping[str, Any], *, overrides: Sequence[str] = (), where: str = "job spec") -> JobSpec:
+    """The checked spec of a mapping, with `key.sub=value` overrides over it.
+
+    Raises JobError that lists every mistake; where: named in it.
+    """
+    changed = copy.deepcopy(dict(tree))
     for override in overrides:
-        _apply(tree, override)
-    return parse_spec(tree, where=str(path))
-
-
-def parse_spec(tree: Mapping[str, Any], *, where: str = "job spec") -> JobSpec:
-    """The checked spec of a mapping. Raises JobError that lists every mistake; where: named in it."""
+        _apply(changed, override)
     try:
-        return JobSpec.model_validate(tree)
+        return JobSpec.model_validate(changed)
     except ValidationError as err:
         raise _all_mistakes(where, err) from None
 

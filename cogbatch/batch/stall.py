@@ -22,21 +22,23 @@ class StallTimer:
         self._log = log
         self._lock = threading.Lock()
         self._armed_at: float | None = None
+        self._factor = 1.0
 
     def arm(self, *, factor: float = 1.0) -> None:
         """Starts the timer anew, for factor times the usual time."""
         with self._lock:
+            self._factor = factor
             faulthandler.dump_traceback_later(self._timeout_s * factor, exit=True, file=self._log)
             self._armed_at = time.monotonic()
 
     def progress(self) -> None:
-        """Starts the timer anew if it runs."""
+        """Starts the timer anew if it runs, for as long as it was armed."""
         armed_at = self._armed_at
         if armed_at is None or time.monotonic() - armed_at < min(REARM_EVERY_S, self._timeout_s / 4):
             return
         with self._lock:
             if self._armed_at is not None:
-                faulthandler.dump_traceback_later(self._timeout_s, exit=True, file=self._log)
+                faulthandler.dump_traceback_later(self._timeout_s * self._factor, exit=True, file=self._log)
                 self._armed_at = time.monotonic()
 
     def disarm(self) -> None:

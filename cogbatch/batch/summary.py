@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from cogbatch.batch.tally import Kind, Tally
-from cogbatch.dataset.parts import PartFooter
+from cogbatch.dataset.object_path import Place
+from cogbatch.dataset.parts import PartFooter, read_part
 
 SHOWN_KINDS = 10
 
@@ -80,7 +78,7 @@ class Summary:
         return [*lines, f"parts: {self.parts}"]
 
 
-def count_parts(parts: Path, footers: Iterable[PartFooter]) -> Tally:
+def count_parts(parts: Place, footers: Iterable[PartFooter]) -> Tally:
     """The counts of parts, with kinds of errors from the parts that have any."""
     tally = Tally()
     for footer in footers:
@@ -88,7 +86,7 @@ def count_parts(parts: Path, footers: Iterable[PartFooter]) -> Tally:
         tally.candidates += footer.candidates
         tally.tokens += footer.tokens
         if footer.errors:
-            column = pq.read_table(parts / footer.name, columns=["error"], partitioning=None)["error"]
+            column = read_part(parts, footer.name, ["error"])["error"]
             for error in column.to_pylist():
                 if error is not None:
                     tally.add_error(Kind(error["stage"], error["type"]), error["message"])

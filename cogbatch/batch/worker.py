@@ -13,16 +13,20 @@ import threading
 import time
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import ray
 
 from cogbatch.batch.backend import OpenEngine, WorkerPlan
 from cogbatch.batch.loop import EngineLike, EngineLoop, StoppedError
+from cogbatch.batch.metrics import WorkerMetrics
 from cogbatch.batch.monitor import WorkerId
 from cogbatch.batch.stall import StallTimer
 from cogbatch.batch.tally import Kind, Tally
-from cogbatch.dataset.parts import write_part
+from cogbatch.dataset.parts import read_part, write_part
+from cogbatch.dataset.retry import failed_offsets, pick, replace_rows
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.schema import record, rows_to_table
 from cogbatch.dataset.shards import Shard
@@ -31,6 +35,7 @@ from cogbatch.types import RequestOutput
 
 BEAT_EVERY_S = 0.5
 LOAD_FACTOR = 6  # loading may take this many stall timeouts
+WRITE_PAUSES_S = (1.0, 4.0)  # before a part that could not be written is tried again
 REFUSED_PAUSE_S = 2.0  # a worker that refuses would otherwise take all shards from those that work
 
 
@@ -71,6 +76,9 @@ class ShardWorker:
         except StoppedError:
             ray.get(self._monitor.end.remote(self._id, name, None))
             return "stopped"
+        except _UnwrittenError as err:
+            ray.get(self._monitor.unwritten.remote(self._id, name, " ".join(str(err).split())))
+            return "failed"
         except Exception as err:
             # Storage that fails says nothing about the rows; anything else may be their fault.
             message = f"{type(err).__name__}: {' '.join(str(err).split())}"
@@ -92,15 +100,39 @@ class ShardWorker:
         def count(output: RequestOutput) -> None:
             with self._counting:
                 _count(tally, output)
+            self._metrics.finished(output)
             self._stall.progress()
 
-        results = loop.run(plan.dataset.read(shard), on_output=count)
-        if len(results) != shard.num_rows:
-            raise RuntimeError(f"{shard.part_name}: read {len(results)} rows, expected {shard.num_rows}")
+        old = read_part(folder, shard.part_name) if plan.retry and not plan.isolated else None
+        rows, expected = plan.dataset.read(shard), shard.num_rows
+        if old is not None:
+            failed = failed_offsets(old)
+            rows, expected = pick(rows, failed), len(failed)
+        results = loop.run(self._metrics.reading(rows), on_output=count)
+        if len(results) != expected:
+            raise RuntimeError(f"{shard.part_name}: read {len(results)} rows, expected {expected}")
         prints = {"model_fingerprint": plan.model.fingerprint, "job_fingerprint": plan.job_fingerprint}
         records = [record(row, output, **prints) for _, row, output in results]
-        write_part(folder, shard.part_name, rows_to_table(records, carried=plan.dataset.carried))
+        table = rows_to_table(records, carried=plan.dataset.carried)
+        if old is not None:
+            table = replace_rows(old, failed, table)
+        with self._metrics.stage("write"):
+            self._commit(folder, shard.part_name, table)
         return tally
+
+    def _commit(self, folder: str, name: str, table: pa.Table) -> None:
+        """Writes the part, again after a pause where storage fails: generating its rows cost far more."""
+        for pause_s in (*WRITE_PAUSES_S, None):
+            try:
+                write_part(folder, name, table, retry=self._plan.retry)
+                return
+            except ValueError:  # the table, not the storage
+                raise
+            except Exception as err:
+                if pause_s is None or self._stopping.wait(pause_s):
+                    raise _UnwrittenError(f"{type(err).__name__}: {err}") from err
+            with self._counting:
+                self._stall.progress()
 
     def _ready(self) -> EngineLoop:
         with self._loading:
@@ -115,6 +147,7 @@ class ShardWorker:
             return self._loop
 
     def _load(self) -> EngineLoop:
+        self._metrics = WorkerMetrics(Path(self._plan.run_path).name)
         threading.Thread(target=self._report, name="reporter", daemon=True).start()
         # Waited for: a death while loading says nothing about any shard, and much about this node.
         handle = ray.get_runtime_context().current_actor
@@ -134,17 +167,19 @@ class ShardWorker:
             raise RunDirectoryError(
                 f"{run.path} is another folder at the driver: use a shared file system for output.path"
             )
-        run.logs.mkdir(exist_ok=True)
+        run.logs.mkdir(parents=True, exist_ok=True)
         self._stall = StallTimer(plan.stall_timeout_s, log=(run.logs / f"worker-{name}.log").open("w"))
         self._stall.arm(factor=LOAD_FACTOR)
         try:
-            return self._open_engine(plan, self._on_progress)
+            with self._metrics.stage("load"):
+                return self._open_engine(plan, self._on_progress)
         finally:
             self._stall.disarm()
 
     def _on_progress(self, tokens: int) -> None:
         with self._counting:
             self._tokens += tokens
+        self._metrics.generated(tokens)
         self._stall.progress()
 
     def _report(self) -> None:
@@ -178,6 +213,10 @@ class ShardWorker:
     def _id(self) -> WorkerId:
         context = ray.get_runtime_context()
         return WorkerId(context.get_node_id(), os.getpid(), context.get_actor_id(), socket.gethostname())
+
+
+class _UnwrittenError(Exception):
+    """A part could not be written, whatever was tried."""
 
 
 class _RefusedError(Exception):

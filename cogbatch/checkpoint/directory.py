@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -26,9 +23,11 @@ from cogbatch.checkpoint.manifest import (
     require_intact,
     tokenizer_files,
 )
+from cogbatch.checkpoint.once import made_once
+from cogbatch.checkpoint.remote import is_url
 from cogbatch.checkpoint.sat import find_sat_files
 from cogbatch.checkpoint.sat_config import template_version
-from cogbatch.checkpoint.staging import remove_leftovers, staged_directory
+from cogbatch.checkpoint.staging import staged_directory
 from cogbatch.checkpoint.tokenizer import install_tokenizer
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
@@ -42,13 +41,14 @@ class PreparedModel:
 
     path: the model directory. tokenizer_path: where to load the tokenizer from, path itself or a checked
     copy in the cache; None without one. fingerprint: of model and tokenizer together. template_version:
-    config.json's name (chat, vqa, base, inst) of the template to use.
+    config.json's name (chat, vqa, base, inst) of the template to use. origin: URL that path is a copy of.
     """
 
     path: Path
     fingerprint: str
     template_version: str
     tokenizer_path: Path | None
+    origin: str | None = field(default=None, repr=False)
 
     @property
     def has_tokenizer(self) -> bool:
@@ -79,7 +79,7 @@ def prepare_model(
     """A model directory for any checkpoint: SAT is converted once into a cache, others are used as they are.
 
     Args:
-        checkpoint: SAT directory, model directory, or hub id.
+        checkpoint: SAT directory, model directory, URL of either, or hub id.
         tokenizer: directory or hub id; None takes the model directory's own. One that is given is used, also
             where the directory has its own.
         version: SAT's template name; None takes what the checkpoint says.
@@ -97,7 +97,8 @@ def prepare_model(
         # The directory's own template is already `version`.
         folder = _converted(folder, tokenizer_dir, version=version, cache=cache, on_progress=on_progress)
         return _as_it_is(folder, tokenizer_dir=None, version=None, cache=cache)
-    return _as_it_is(folder, tokenizer_dir=tokenizer_dir, version=version, cache=cache)
+    prepared = _as_it_is(folder, tokenizer_dir=tokenizer_dir, version=version, cache=cache)
+    return replace(prepared, origin=str(checkpoint) if is_url(checkpoint) else None)
 
 
 def _as_it_is(folder: Path, *, tokenizer_dir: Path | None, version: str | None, cache: Path) -> PreparedModel:
@@ -129,7 +130,7 @@ def _checked_tokenizer(source: Path, config: CogVLMConfig, *, cache: Path) -> Pa
         with staged_directory(target, overwrite=False, marker="tokenizer_config.json") as folder:
             install_tokenizer(source, folder, config)
 
-    return _made_once(cache, "tokenizer", identity, make)
+    return made_once(cache, "tokenizer", identity, make)
 
 
 def _converted(
@@ -160,7 +161,7 @@ def _converted(
                 f"{sat_dir}: changed while it was being read; start again when it is complete"
             )
 
-    return _made_once(cache, "model", identity, make)
+    return made_once(cache, "model", identity, make)
 
 
 def _converter() -> list[object]:
@@ -171,23 +172,3 @@ def _converter() -> list[object]:
     # transformers is asked what a tokenizer's ids are before it is mended, and its version is written down.
     libraries = [metadata.version(name) for name in ("transformers", "tokenizers")]
     return [cogbatch.__version__, NUMERICS_VERSION, *libraries, own.hexdigest(), code_sha256()]
-
-
-def _made_once(cache: Path, kind: str, identity: object, make: Callable[[Path], None]) -> Path:
-    """cache/<kind>-<key of identity>; of two processes that want it, one makes it and the other waits."""
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    target = cache / f"{kind}-{key[:32]}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f"{target.name}.lock"):
-        if not target.is_dir():
-            remove_leftovers(target, only_writer=True)
-            make(target)
-    return target
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    with file.open("w") as stream:
-        # Released by the system when the process dies, so a killed conversion blocks nobody.
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

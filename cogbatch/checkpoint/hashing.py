@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import platform
 import tempfile
 import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from cogbatch.cache import cache_root as cache_root
 from cogbatch.errors import CheckpointError
 
 # Below this many bytes hashing is faster than remembering.
@@ -22,15 +25,17 @@ _WORTH_REMEMBERING_BYTES = 4_000_000
 _CHUNK_BYTES = 4 << 20
 
 
-def cache_root() -> Path:
-    """Where converted models and remembered hashes lie: $COGBATCH_CACHE, else ~/.cache/cogbatch."""
-    configured = os.environ.get("COGBATCH_CACHE")
-    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "cogbatch"
-
-
 def file_sha256(path: Path) -> str:
-    """Hex sha256 of the file's bytes."""
-    return remembered("sha256", (path,), lambda: _hash(path))
+    """Hex sha256 of the file's bytes.
+
+    Each machine remembers its own: nodes may share the cache and not the disk that path is on.
+    """
+    return remembered(_sha256_here(), (path,), lambda: _hash(path))
+
+
+def remember_sha256(path: Path, sha256: str) -> None:
+    """file_sha256 of path is this from now on: it was hashed under another name."""
+    remembered(_sha256_here(), (path,), lambda: sha256)
 
 
 def intact_sha256(path: Path, *, stop: threading.Event | None = None) -> str:
@@ -60,10 +65,9 @@ def remembered(what: str, files: Sequence[Path], compute: Callable[[], str]) -> 
     memory = _read(file)
     if key not in memory:
         value = compute()
-        # Read again: another process may have added to it meanwhile. A lost race loses one entry.
-        memory = {**_read(file), key: value}
-        with suppress(OSError):
-            _write(file, memory)
+        with suppress(OSError), _alone(file):
+            _write(file, {**_read(file), key: value})  # read again: another may have added to it meanwhile
+        return value
     return memory[key]
 
 
@@ -164,6 +168,10 @@ def _stored_records(archive: zipfile.ZipFile, descriptor: int) -> Iterator[_Reco
             yield _Record(info.filename, start, start + info.file_size, info.CRC)
 
 
+def _sha256_here() -> str:
+    return f"sha256 on {platform.node()}"
+
+
 def _stamp(path: Path) -> str:
     stat = path.stat()
     return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
@@ -182,8 +190,16 @@ def _read(file: Path) -> dict[str, str]:
     return memory if isinstance(memory, dict) else {}
 
 
-def _write(file: Path, memory: dict[str, str]) -> None:
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Others that want to write file wait, threads too."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_name(f"{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(file: Path, memory: dict[str, str]) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".hashes-")
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         json.dump(memory, stream, indent=0)

@@ -1,4 +1,4 @@
-"""A local directory, or one fetched from the Hugging Face hub. Nothing else here uses the network."""
+"""A local directory, or a local copy of one behind a URL or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from cogbatch.checkpoint.remote import is_url, pulled_directory
 from cogbatch.errors import CheckpointError
 
 
 def local_directory(source: str | Path, *, allow_patterns: Sequence[str] | None = None) -> Path:
-    """The directory `source`, or the hub's snapshot of it when it is a hub id ("owner/name") and no path.
+    """The directory `source`, or its local copy when it is a URL, or a hub id ("owner/name") and no path.
 
     Args:
         allow_patterns: which files to fetch; None fetches all.
@@ -18,6 +19,8 @@ def local_directory(source: str | Path, *, allow_patterns: Sequence[str] | None 
     Raises:
         CheckpointError: no such directory, and not on the hub or the hub cannot be reached.
     """
+    if is_url(source):
+        return pulled_directory(str(source), patterns=allow_patterns)
     path = Path(source).expanduser()
     if path.is_dir():
         return path

@@ -12,8 +12,24 @@ from cogbatch.cli import verify
 from cogbatch.cli import export_sat
 from cogbatch.cli import doctor
 from cogbatch.cli import jobs
+from cogbatch.cli import retry_failed
+from cogbatch.cli import submit
+from cogbatch.cli import status
 from cogbatch.cli import generate
 from cogbatch.cli import report
 # isort: on
 
-__all__ = ["app", "convert", "doctor", "export_sat", "generate", "jobs", "main", "report", "verify"]
+__all__ = [
+    "app",
+    "convert",
+    "doctor",
+    "export_sat",
+    "generate",
+    "jobs",
+    "main",
+    "report",
+    "retry_failed",
+    "status",
+    "submit",
+    "verify",
+]

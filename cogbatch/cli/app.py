@@ -13,6 +13,7 @@ import typer
 
 from cogbatch import __version__
 from cogbatch.errors import CogbatchError
+from cogbatch.redact import without_secrets
 
 app = typer.Typer(
     name="cogbatch",
@@ -33,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as err:
         expected = isinstance(err, CogbatchError | ValueError | OSError)
         if "--debug" in arguments:
-            traceback.print_exc()
+            typer.echo(without_secrets(traceback.format_exc()), err=True)
         kind = "" if expected else f"unexpected {type(err).__name__} (--debug shows where): "
-        typer.echo(f"Error: {kind}{' '.join(str(err).split())}", err=True)
+        typer.echo(f"Error: {kind}{without_secrets(' '.join(str(err).split()))}", err=True)
         sys.exit(1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,7 @@ from cogbatch.cli.options import Debug, Json, show
 
 @app.command(no_args_is_help=True)
 def report(
-    run_dir: Annotated[Path, typer.Argument(help="Run directory: the output.path of a job.")],
+    run_dir: Annotated[str, typer.Argument(help="Run directory: the output.path of a job.")],
     max_items: Annotated[int, typer.Option(min=0, help="Items shown with image and candidates.")] = 60,
     as_json: Json = False,
     debug: Debug = False,

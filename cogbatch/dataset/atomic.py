@@ -1,7 +1,8 @@
-"""Local files that appear whole or not at all, and survive a power cut once they have appeared."""
+"""Files that appear whole or not at all, and local ones that survive a power cut once they have appeared."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import uuid
@@ -9,15 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from cogbatch.dataset.object_path import ObjectPath, Place
+
 TEMPORARY_SUFFIX = ".tmp"
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Place, write: Callable[[IO[bytes]], object]) -> None:
     """Creates or replaces path with what `write` puts into the open file; parents must exist.
 
-    A temporary name in the same folder (another file system could not rename), fsync of file and folder.
-    A process killed in between leaves a hidden *.tmp file and the old state of path.
+    On an object store one PUT. On disk a temporary name in the same folder (another file system could not
+    rename), fsync of file and folder; a process killed in between leaves a hidden *.tmp file and the old
+    state of path.
     """
+    if isinstance(path, ObjectPath):
+        buffer = io.BytesIO()
+        write(buffer)
+        path.write_bytes(buffer.getvalue())
+        return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
     try:
         with temporary.open("wb") as file:
@@ -31,19 +40,21 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     _fsync_folder(path.parent)
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Place, value: object) -> None:
     """Writes value as indented JSON, atomically. Raises ValueError or TypeError: not a JSON value."""
     data = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     write_atomically(path, lambda file: file.write(data))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Place) -> Any:
     """The value of a JSON file. Raises OSError or ValueError."""
     return json.loads(path.read_bytes())
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Deletes what killed writers left in the folder."""
+def remove_temporaries(folder: Place) -> None:
+    """Deletes what killed writers left in the folder; on an object store they leave nothing."""
+    if isinstance(folder, ObjectPath):
+        return
     for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         path.unlink(missing_ok=True)
 

@@ -6,24 +6,32 @@ import difflib
 import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from cogbatch.dataset.files import InputFile, fingerprint, list_input
-from cogbatch.dataset.lines import fit, open_lines
+from cogbatch.dataset.arrow import open_arrow
+from cogbatch.dataset.files import InputFile, Listing, fingerprint, list_input
+from cogbatch.dataset.json_values import fit
+from cogbatch.dataset.lines import open_lines
 from cogbatch.dataset.options import InputOptions
 from cogbatch.dataset.parquet import open_parquet
 from cogbatch.dataset.references import ImageRoot, image_root
-from cogbatch.dataset.rows import Row, as_text, clean, make_id, row_error
+from cogbatch.dataset.rows import Row, as_text, clean, make_id, printable, row_error
 from cogbatch.dataset.schema import RESERVED
 from cogbatch.dataset.shards import Shard, Span, cut, first_rows
 from cogbatch.dataset.source import Record, Source, open_folder
+from cogbatch.dataset.webdataset import open_webdataset
 from cogbatch.errors import DatasetError, ImageError
+from cogbatch.images import ImageLimits
+from cogbatch.redact import shown, without_secrets
 from cogbatch.types import RequestError
+
+NAMED_BY_KEY = ("folder", "webdataset")  # formats that have a column id of their own
+MAX_NAMED = 20  # columns in one message
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,11 @@ class Dataset:
     def num_rows(self) -> int:
         """Rows of the job."""
         return sum(span.num_rows for span in self.spans)
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What load_image is told of the images of this input."""
+        return ImageLimits(allow_private_addresses=self.options.allow_private_addresses)
 
     def shards(self, shard_size: int | Literal["auto"] = "auto") -> tuple[Shard, ...]:
         """All rows once, in order, in shards of at most shard_size rows.
@@ -122,35 +135,30 @@ def open_dataset(options: InputOptions) -> Dataset:
 
     Raises DatasetError: one line with all that is wrong.
     """
-    problems = list(_option_problems(options))
+    problems, where = list(_option_problems(options)), shown(options.path)
     try:
         listing = list_input(options)
-        is_folder = listing.format == "folder"
-        id_columns = options.id_columns or (("id",) if is_folder else ())
-        asked = _asked_columns(options, id_columns)
-        if is_folder:
-            source: Source = open_folder([file.path for file in listing.files])
-        elif listing.format == "parquet":
-            source = open_parquet(listing, asked)
-        else:
-            source = open_lines(listing)
+        id_columns = options.id_columns or (("id",) if listing.format in NAMED_BY_KEY else ())
+        source = _open_source(listing, options, _asked_columns(options, id_columns))
     except DatasetError as err:
-        raise DatasetError(f"input {options.path!r}: {'; '.join([*problems, str(err)])}") from err
+        raise DatasetError(f"input {where}: {'; '.join([*problems, str(err)])}") from err
     spans = first_rows(source.spans, options.limit)
     if not spans:
         problems.append("no rows; expected at least one")
     else:
         problems += _column_problems(options, source.schema)
-    root = image_root(options.image_root, protocol=listing.protocol, folder=listing.folder)
+    root = image_root(options.image_root, listing)
     if root.protocol == "file" and not Path(root.folder).is_dir():
         problems.append(f"input.image_root: {options.image_root!r} is not a directory")
     if problems:
-        raise DatasetError(f"input {options.path!r}: {'; '.join(problems)}")
+        raise DatasetError(f"input {where}: {'; '.join(problems)}")
     mark = fingerprint(listing.files)
-    total_bytes = sum(file.size_bytes for file in listing.files)
+    files = tuple(replace(file, path=file.name) for file in listing.files)
+    if listing.format == "folder":
+        files = (InputFile(".", sum(file.size_bytes for file in files), mark),)
     return Dataset(
         options=options,
-        files=(InputFile(".", total_bytes, mark),) if is_folder else listing.files,
+        files=files,
         fingerprint=mark,
         carried=pa.schema([source.schema.field(name) for name in options.columns]),
         spans=spans,
@@ -158,6 +166,20 @@ def open_dataset(options: InputOptions) -> Dataset:
         images=root,
         id_columns=id_columns,
     )
+
+
+def _open_source(listing: Listing, options: InputOptions, asked: Sequence[str]) -> Source:
+    match listing.format:
+        case "folder":
+            return open_folder([file.path for file in listing.files])
+        case "parquet":
+            return open_parquet(listing, asked)
+        case "webdataset":
+            return open_webdataset(listing, limit=options.limit)
+        case "huggingface":
+            return open_arrow(listing)
+        case _:
+            return open_lines(listing, limit=options.limit)
 
 
 def _asked_columns(options: InputOptions, id_columns: Sequence[str]) -> tuple[str, ...]:
@@ -187,11 +209,16 @@ def _column_problems(options: InputOptions, schema: pa.Schema) -> Iterator[str]:
         if name not in schema.names:
             near = difflib.get_close_matches(name, schema.names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            yield f"input.{role}: no column {name!r}, there are {', '.join(schema.names)}{hint}"
+            yield f"input.{role}: no column {name!r}, there are {_some(schema.names)}{hint}"
         elif role == "image_column" and not _may_be_image(schema.field(name).type):
             yield f"input.image_column: {name!r} is {schema.field(name).type}; expected bytes, text or struct"
         elif role == "prompt_column" and not _is_text(schema.field(name).type):
             yield f"input.prompt_column: {name!r} is {schema.field(name).type}; expected text"
+
+
+def _some(names: Sequence[str]) -> str:
+    first = ", ".join(printable(name[:100]) for name in names[:MAX_NAMED])
+    return first + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -229,4 +256,4 @@ def _carried(value: object, kind: pa.DataType) -> object:
 
 def _reference(value: object) -> str | None:
     """What the output says of an image that could not be resolved."""
-    return None if value is None or isinstance(value, bytes | dict) else as_text(value)
+    return None if value is None or isinstance(value, bytes | dict) else without_secrets(as_text(value))

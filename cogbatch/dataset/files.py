@@ -1,11 +1,11 @@
-"""The input's path -> its files, their format and their fingerprint. Lists, never reads contents."""
+"""The input's path -> its files, their format and their fingerprint. Lists, reads no data."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,27 @@ import fsspec
 from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
+from cogbatch.dataset.huggingface import saved_files
 from cogbatch.dataset.options import FORMATS, InputOptions
+from cogbatch.dataset.rows import printable
 from cogbatch.errors import DatasetError
+from cogbatch.redact import lacks_secrets, without_secrets
 
-ENDINGS = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm")
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+ENDINGS = {
+    "parquet": (".parquet", ".pq"),
+    "jsonl": (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"),
+    "csv": (".csv", ".csv.gz"),
+    "webdataset": (".tar", ".tar.gz", ".tgz"),
+    "huggingface": (".arrow",),
+    "folder": (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm"),
+}
+GZIPPED = (".gz", ".tgz")
+# Compressed as a whole, and what undoes it. Of gzip, only what ENDINGS has can be read as it is.
+COMPRESSED = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd --rm"}
 # Where file systems keep what changes when a file does: S3, GCS, HTTP, then times (local, Azure, memory).
 VERSION_KEYS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "modified", "created")
+
+Infos = Mapping[str, dict[str, Any]]  # file system's own words about each file, by relative path
 
 
 @dataclass(frozen=True)
@@ -31,12 +44,28 @@ class InputFile:
     size_bytes: int
     version: str
 
+    @property
+    def name(self) -> str:
+        """The path as messages, job.json and parts have it: one line of valid UTF-8, without secrets."""
+        return without_secrets(printable(self.path))
+
+    @property
+    def is_gzipped(self) -> bool:
+        """Whether the file can only be read from its start."""
+        return self.path.lower().endswith(GZIPPED)
+
 
 @dataclass(frozen=True)
 class Listing:
-    """What the path leads to. folder: absolute, without scheme; protocol: "file" for local disk."""
+    """What the path leads to.
+
+    Args:
+        fs: where the files are; travels to workers with its options, but not its connections.
+        protocol: "file" for local disk. folder: absolute, without scheme.
+    """
 
     format: str
+    fs: fsspec.AbstractFileSystem
     protocol: str
     folder: str
     files: tuple[InputFile, ...]
@@ -54,6 +83,10 @@ def list_input(options: InputOptions) -> Listing:
         near = difflib.get_close_matches(options.format, FORMATS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DatasetError(f"input.format is {options.format!r}, expected one of {', '.join(FORMATS)}{hint}")
+    if lacks_secrets(path):
+        raise DatasetError(
+            "this address lacks its secrets, which job.json does not keep; set input.path again"
+        )
     try:
         fs, root = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError) as err:
@@ -61,32 +94,39 @@ def list_input(options: InputOptions) -> Listing:
     root = root.rstrip("/") or "/"
     try:
         folder, infos = _find(fs, root)
+        kind = _format_of(infos, options)
+        if kind == "huggingface" and folder == root:
+            infos = saved_files(fs, folder, infos)
     except OSError as err:
         raise DatasetError(f"cannot be listed: {err}") from err
-    kind = _format_of(infos, options)
-    endings = (
-        IMAGE_ENDINGS if kind == "folder" else tuple(end for end, name in ENDINGS.items() if name == kind)
-    )
     if options.format == "auto" or folder == root:  # a file or glob with a format is taken at its word
-        infos = {name: info for name, info in infos.items() if name.lower().endswith(endings)}
+        infos = {name: info for name, info in infos.items() if name.lower().endswith(ENDINGS[kind])}
     if not infos:
-        raise DatasetError(f"no {kind} files there; expected names ending in {', '.join(endings)}")
+        raise DatasetError(f"no {kind} files there; expected names ending in {', '.join(ENDINGS[kind])}")
+    _refuse_twins(infos)
     files = tuple(
         InputFile(name, int(info["size"] or 0), _version(info)) for name, info in sorted(infos.items())
     )
-    protocol = "file" if isinstance(fs, LocalFileSystem) else _first(fs.protocol)
-    return Listing(format=kind, protocol=protocol, folder=folder, files=files)
+    return Listing(kind, fs, protocol_of(fs), folder, files)
+
+
+def protocol_of(fs: fsspec.AbstractFileSystem) -> str:
+    """The scheme of a file system: "file" for local disk."""
+    if isinstance(fs, LocalFileSystem):
+        return "file"
+    return fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
 
 
 def fingerprint(files: Iterable[InputFile]) -> str:
     """sha256 over the sorted (relative path, size, etag or modification time)."""
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.path):
-        digest.update(f"{file.path}\0{file.size_bytes}\0{file.version}\n".encode("utf-8", "surrogateescape"))
+        path = without_secrets(file.path)  # a signed URL may be signed anew
+        digest.update(f"{path}\0{file.size_bytes}\0{file.version}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def _find(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, dict[str, dict[str, Any]]]:
+def _find(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, Infos]:
     """The input's folder and the infos of files under it, by relative path."""
     if fs.isfile(root):
         folder = posixpath.dirname(root)
@@ -117,28 +157,35 @@ def _is_hidden(name: str) -> bool:
 def _format_of(infos: Iterable[str], options: InputOptions) -> str:
     if options.format != "auto":
         return options.format
-    names = [name.lower() for name in infos]
-    kinds = sorted({kind for name in names for ending, kind in ENDINGS.items() if name.endswith(ending)})
+    names = sorted(name.lower() for name in infos)
+    kinds = [
+        kind for kind, ends in ENDINGS.items() if kind != "folder" and any(n.endswith(ends) for n in names)
+    ]
     if len(kinds) > 1:
-        raise DatasetError(f"files of several formats ({', '.join(kinds)}); set input.format")
+        raise DatasetError(f"files of several formats ({', '.join(sorted(kinds))}); set input.format")
     if kinds:
         return kinds[0]
-    if any(name.endswith(IMAGE_ENDINGS) for name in names):
+    if any(name.endswith(ENDINGS["folder"]) for name in names):
         return "folder"
-    compressed = next((name for name in infos if name.lower().endswith(COMPRESSED)), None)
-    if compressed:
-        raise DatasetError(
-            f"{compressed} is compressed as a whole; decompress it first (gunzip -k {compressed})"
-        )
-    some = ", ".join(sorted(infos)[:3])
+    for ending, command in COMPRESSED.items():
+        found = next((name for name in sorted(infos) if name.lower().endswith(ending)), None)
+        if found:
+            raise DatasetError(
+                f"{printable(found)} is compressed as a whole and cannot be read in ranges;"
+                f" first: {command} {printable(found)}"
+            )
+    known = ", ".join(ending for endings in ENDINGS.values() for ending in endings)
     raise DatasetError(
-        f"unknown format of {some}; expected {', '.join([*ENDINGS, *IMAGE_ENDINGS])} or set input.format"
+        f"unknown format of {printable(', '.join(names[:3]))}; expected {known}, or set input.format"
     )
+
+
+def _refuse_twins(infos: Infos) -> None:
+    """A file beside its own decompressed copy would give every row twice."""
+    for name in infos:
+        if name.endswith(".gz") and name.removesuffix(".gz") in infos:
+            raise DatasetError(f"{printable(name)} is there and decompressed too; remove one of the two")
 
 
 def _version(info: dict[str, Any]) -> str:
     return next((str(info[key]) for key in VERSION_KEYS if info.get(key) is not None), "")
-
-
-def _first(protocol: str | tuple[str, ...]) -> str:
-    return protocol if isinstance(protocol, str) else protocol[0]

@@ -1,118 +1,126 @@
 """JSONL and CSV input: one pass at the start counts rows and remembers byte offsets; shards then seek.
 
-Blank lines are not rows. JSON values keep their type where a column has one (bool, int64, double, string);
-other columns are carried as JSON text. CSV has a header line and only strings; an empty field is null.
+Blank lines are not rows. CSV has a header line and only strings; an empty field is null.
 Where a CSV row ends, csv.reader decides, the same one that reads its values: no second opinion loses a row.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
-import json
-from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO
 
 import pyarrow as pa
 
 from cogbatch.dataset.files import InputFile, Listing
-from cogbatch.dataset.rows import row_error
+from cogbatch.dataset.json_values import Kinds, note_kinds, parse_object, schema_of
+from cogbatch.dataset.row_index import RowIndex, index_rows, spans_of, start_row
+from cogbatch.dataset.rows import printable, row_error
 from cogbatch.dataset.shards import Shard, Span
-from cogbatch.dataset.source import Record, open_input
+from cogbatch.dataset.source import Record, pad
+from cogbatch.dataset.streams import GZIP_ERRORS, damage, kept, open_input
 from cogbatch.errors import DatasetError
 from cogbatch.types import RequestError
 
-RawRow = bytes | list[str] | csv.Error  # a line of JSON; fields of CSV, or why there are none
-
-STRIDE = 64  # rows between two remembered offsets: 8 bytes per 64 rows, at most 63 lines skipped per shard
-
-
-@dataclass(frozen=True)
-class FileIndex:
-    """Where rows are in one file: byte offsets of rows 0, 64, 128, ...; header: the names of a CSV file."""
-
-    num_rows: int
-    offsets: array[int]
-    header: tuple[str, ...]
+RawRow = bytes | list[str] | Exception  # a line of JSON; fields of CSV; or why there are none
 
 
 @dataclass(frozen=True)
 class LinesSource:
-    """JSONL or CSV files (listing.format says which)."""
+    """JSONL or CSV files (listing.format says which). headers: the column names of each CSV file."""
 
     listing: Listing
-    indexes: tuple[FileIndex, ...]
+    indexes: tuple[RowIndex, ...]
+    headers: tuple[tuple[str, ...], ...]
     schema: pa.Schema
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        return tuple(Span(number, 0, index.num_rows) for number, index in enumerate(self.indexes))
+        return spans_of(self.indexes)
 
     def place(self, shard: Shard) -> Shard:
-        offset = self.indexes[shard.file_index].offsets[shard.first_row // STRIDE]
-        return replace(shard, byte_offset=offset, skip_rows=shard.first_row % STRIDE)
+        return self.indexes[shard.file_index].place(shard)
 
     def records(self, shard: Shard, columns: Sequence[str]) -> Iterator[Record]:
-        index = self.indexes[shard.file_index]
-        file = self.listing.files[shard.file_index]
-        read = 0
-        with open_input(self.listing.protocol, self.listing.folder, file.path) as opened:
-            opened.seek(shard.byte_offset or 0)
-            raw_rows = _raw_rows(opened, self.listing.format)
-            for _, raw in itertools.islice(raw_rows, shard.skip_rows, shard.skip_rows + shard.num_rows):
-                record = _parse(raw, index.header)
-                if isinstance(record, dict):
-                    record = {name: record.get(name) for name in columns}
-                read += 1
-                yield record
-        changed = RequestError(
-            "read", "DatasetError", f"{file.path} has become shorter since the job started"
-        )
-        yield from [changed] * (shard.num_rows - read)
+        file, header = self.listing.files[shard.file_index], self.headers[shard.file_index]
+        opener = functools.partial(_LineStream, self.listing, file)
+        with kept((self.listing.fs, self.listing.folder, file), opener) as stream:
+            yield from pad(_records(stream.rows(shard), header, columns), shard, file)
 
 
-def open_lines(listing: Listing) -> LinesSource:
-    """Reads all files once, as streams. Raises DatasetError: a CSV file without a header, or names twice."""
-    types: dict[str, set[str]] = {}
-    indexes = tuple(_index(listing, file, types) for file in listing.files)
-    schema = pa.schema([(name, _column_type(kinds)) for name, kinds in types.items()])
-    return LinesSource(listing, indexes, schema)
+def open_lines(listing: Listing, *, limit: int | None = None) -> LinesSource:
+    """Reads all files once, as streams, up to `limit` rows in all.
+
+    Raises DatasetError: a file that cannot be read, is not gzip or has too many rows for that; a CSV file
+    without a header, or names twice.
+    """
+    kinds = Kinds()
+    indexes, headers = list[RowIndex](), list[tuple[str, ...]]()
+    for file in listing.files:
+        left = None if limit is None else limit - sum(index.num_rows for index in indexes)
+        try:
+            with open_input(listing, file) as opened:
+                rows = _raw_rows(opened, listing.format, file)
+                header = _header(rows, file) if listing.format == "csv" else ()
+                headers.append(header)
+                note_kinds(kinds, dict.fromkeys(header, ""))
+                seen = _noting(rows, None if listing.format == "csv" else kinds)
+                indexes.append(index_rows(seen, file, limit=left))
+        except OSError as err:
+            raise DatasetError(f"{file.name} cannot be read: {err.strerror or err}") from err
+    return LinesSource(listing, tuple(indexes), tuple(headers), schema_of(kinds))
 
 
-def fit(value: object, kind: pa.DataType) -> object:
-    """A JSON or CSV value as the column's type has it: text of what is no text, int as float."""
-    if value is None or isinstance(value, str):
-        return value
-    if pa.types.is_string(kind):
-        return json.dumps(value, ensure_ascii=False)
-    return float(value) if pa.types.is_floating(kind) and isinstance(value, int) else value
+class _LineStream:
+    """The rows of one open file, forwards."""
+
+    def __init__(self, listing: Listing, file: InputFile) -> None:
+        self._opened = open_input(listing, file)
+        self._rows_from = functools.partial(_raw_rows, self._opened, listing.format, file)
+        self._rows: Iterator[tuple[int, RawRow]] = iter(())
+        self._next_row: int | None = None
+
+    def rows(self, shard: Shard) -> Iterator[RawRow]:
+        """The shard's rows; fewer where the file ends before them."""
+        start = start_row(shard)
+        if self._next_row is None or not start <= self._next_row <= shard.first_row:
+            self._opened.seek(shard.byte_offset or 0)
+            self._rows, self._next_row = self._rows_from(), start
+        skip = shard.first_row - self._next_row
+        for _, raw in itertools.islice(self._rows, skip, skip + shard.num_rows):
+            yield raw
+        self._next_row = shard.first_row + shard.num_rows
+
+    def close(self) -> None:
+        self._opened.close()
 
 
-def _index(listing: Listing, file: InputFile, types: dict[str, set[str]]) -> FileIndex:
-    """One pass: offsets, and into `types` the kinds of values seen per column."""
-    offsets, num_rows = array("q"), 0
-    with open_input(listing.protocol, listing.folder, file.path) as opened:
-        raw_rows: Iterator[tuple[int, RawRow]] = _text_rows(opened)
-        header: tuple[str, ...] = ()
-        if listing.format == "csv":
-            raw_rows = csv_rows = _csv_rows(opened)
-            header = _header(next(csv_rows, (0, []))[1], file)
-        for name in header:
-            types.setdefault(name, set()).add("str")
-        for offset, raw in raw_rows:
-            if num_rows % STRIDE == 0:
-                offsets.append(offset)
-            num_rows += 1
-            record = None if header else _parse(raw, header)  # the types of CSV are known
-            for name, value in record.items() if isinstance(record, dict) else ():
-                types.setdefault(name, set()).add(_kind(value))
-    return FileIndex(num_rows, offsets, header)
+def _records(rows: Iterator[RawRow], header: Sequence[str], columns: Sequence[str]) -> Iterator[Record]:
+    for raw in rows:
+        record = _parse(raw, header)
+        yield {name: record.get(name) for name in columns} if isinstance(record, dict) else record
 
 
-def _raw_rows(file: IO[bytes], kind: str) -> Iterator[tuple[int, RawRow]]:
-    return _csv_rows(file) if kind == "csv" else _text_rows(file)
+def _noting(rows: Iterator[tuple[int, RawRow]], kinds: Kinds | None) -> Iterator[int]:
+    """The offsets of the rows; on the way, the kinds of values that JSON rows have."""
+    for number, (offset, raw) in enumerate(rows):
+        if number == 0 and isinstance(raw, ValueError):
+            raise DatasetError(str(raw))
+        if kinds is not None and isinstance(record := _parse(raw, ()), dict):
+            note_kinds(kinds, record)
+        yield offset
+
+
+def _raw_rows(opened: IO[bytes], kind: str, file: InputFile) -> Iterator[tuple[int, RawRow]]:
+    """(byte offset, row) of each row from where the file stands; the last one may be a gzip file's damage."""
+    try:
+        yield from _csv_rows(opened) if kind == "csv" else _text_rows(opened)
+    except GZIP_ERRORS as err:
+        at_byte = opened.tell()
+        yield at_byte, damage(file, at_byte, err)
 
 
 def _text_rows(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -157,30 +165,20 @@ def _csv_rows(file: IO[bytes]) -> Iterator[tuple[int, list[str] | csv.Error]]:
 
 def _parse(raw: RawRow, header: Sequence[str]) -> dict[str, object] | RequestError:
     try:
-        return _parse_json(raw) if isinstance(raw, bytes) else _parse_csv(raw, header)
+        return parse_object(raw) if isinstance(raw, bytes) else _parse_csv(raw, header)
     except (ValueError, RecursionError, csv.Error) as err:
         return row_error("read", err)
 
 
-def _parse_json(text: bytes) -> dict[str, object]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as err:
-        raise ValueError(f"not valid JSON at character {err.pos + 1}: {err.msg}") from err
-    if not isinstance(value, dict):
-        raise ValueError(f"a JSON {type(value).__name__}; expected an object with column names as keys")
-    return value
-
-
-def _parse_csv(raw: list[str] | csv.Error, header: Sequence[str]) -> dict[str, object]:
+def _parse_csv(raw: list[str] | Exception, header: Sequence[str]) -> dict[str, object]:
     values = _fields(raw)
     if len(values) != len(header):
         raise ValueError(f"{len(values)} fields; expected {len(header)} as in the header")
     return {name: value or None for name, value in zip(header, values, strict=True)}
 
 
-def _fields(raw: list[str] | csv.Error) -> list[str]:
-    if isinstance(raw, csv.Error):
+def _fields(raw: list[str] | Exception) -> list[str]:
+    if isinstance(raw, Exception):
         raise raw
     try:
         "".join(raw).encode()
@@ -189,27 +187,15 @@ def _fields(raw: list[str] | csv.Error) -> list[str]:
     return raw
 
 
-def _header(raw: list[str] | csv.Error, file: InputFile) -> tuple[str, ...]:
+def _header(rows: Iterator[tuple[int, RawRow]], file: InputFile) -> tuple[str, ...]:
+    raw = next(rows, (0, list[str]()))[1]
+    assert not isinstance(raw, bytes)
     try:
         names = tuple(_fields(raw))
     except (ValueError, csv.Error) as err:
-        raise DatasetError(f"{file.path}: the header line cannot be read: {err}") from err
+        raise DatasetError(f"{file.name}: the header line cannot be read: {err}") from err
     if len(set(names)) < len(names):
-        raise DatasetError(f"{file.path}: column names twice in the header: {', '.join(names)}")
+        raise DatasetError(
+            f"{file.name}: column names twice in the header: {printable(', '.join(names)[:1000])}"
+        )
     return names
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
-        return "other"
-    name = type(value).__name__
-    return name if name in ("NoneType", "bool", "int", "float", "str") else "other"
-
-
-def _column_type(kinds: set[str]) -> pa.DataType:
-    kinds = kinds - {"NoneType"}
-    if kinds == {"bool"}:
-        return pa.bool_()
-    if kinds == {"int"}:
-        return pa.int64()
-    return pa.float64() if kinds in ({"float"}, {"int", "float"}) else pa.string()

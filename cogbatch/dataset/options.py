@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-Format = Literal["auto", "parquet", "jsonl", "csv", "folder"]
+Format = Literal["auto", "parquet", "jsonl", "csv", "webdataset", "huggingface", "folder"]
 FORMATS: tuple[str, ...] = get_args(Format)
+ELSEWHERE = frozenset({"path", "image_root", "allow_private_addresses"})
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -22,11 +23,12 @@ class InputOptions:
     Args:
         path: file, directory or glob, local or any fsspec URL.
         format: "auto" goes by file endings. id_column: None, or one or several columns that form the id.
-        image_column, prompt_column: None where there is none. An image folder has no columns.
+        image_column, prompt_column: None where there is none. An image folder has the columns id and image.
         prompt: for every row, or for rows whose prompt column is null when both are given.
         columns: carried through to the output.
         image_root: the folder that image paths are relative to and may not leave; None means the input's own.
         limit: only that many first rows.
+        allow_private_addresses: let image URLs reach loopback, private and link-local addresses.
     """
 
     path: Text
@@ -38,6 +40,7 @@ class InputOptions:
     columns: tuple[Text, ...] = ()
     image_root: Text | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
+    allow_private_addresses: bool = False
 
     @property
     def id_columns(self) -> tuple[str, ...]:
@@ -47,6 +50,6 @@ class InputOptions:
         return (self.id_column,) if isinstance(self.id_column, str) else tuple(self.id_column)
 
     def identity(self) -> dict[str, Any]:
-        """What of this belongs to the job's identity: everything but where the files lie."""
+        """What of this belongs to the job's identity: all but where the files lie and may be fetched from."""
         values = asdict(self) | {"id_column": list(self.id_columns), "columns": list(self.columns)}
-        return {key: value for key, value in values.items() if key not in ("path", "image_root")}
+        return {key: value for key, value in values.items() if key not in ELSEWHERE}

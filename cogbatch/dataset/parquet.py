@@ -10,14 +10,17 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cogbatch.dataset.batches import Batches, BatchStream, storage
 from cogbatch.dataset.files import InputFile, Listing
-from cogbatch.dataset.rows import row_error
 from cogbatch.dataset.shards import Shard, Span
-from cogbatch.dataset.source import Record, open_input
+from cogbatch.dataset.source import Record
+from cogbatch.dataset.streams import kept, open_ranges
 from cogbatch.errors import DatasetError
 
 FOOTER_THREADS = 16
 MAX_NAMED = 5  # files in one message
+BUFFER_BYTES = 2**20  # of one column, read at once
+BATCH_BYTES, MAX_BATCH_ROWS = 16 * 2**20, 1024
 
 
 @dataclass(frozen=True)
@@ -32,17 +35,13 @@ class ParquetSource:
         return shard
 
     def records(self, shard: Shard, columns: Sequence[str]) -> Iterator[Record]:
-        listing, file = self.listing, self.listing.files[shard.file_index]
-        try:
-            group = _row_group(listing.protocol, listing.folder, file, shard.row_group or 0, tuple(columns))
-        except (pa.ArrowException, OSError) as err:
-            if isinstance(err, OSError) and err.errno is not None:
-                raise  # the storage, not the data: worth another attempt
-            yield from [row_error("read", err)] * shard.num_rows  # a damaged page: Arrow gives no errno
+        if not columns:
+            yield from [{}] * shard.num_rows
             return
-        rows = group.slice(shard.skip_rows, shard.num_rows)
-        for row in range(shard.num_rows):
-            yield {name: _value(rows.column(name)[row]) for name in columns}
+        file = self.listing.files[shard.file_index]
+        opener = functools.partial(_open_stream, self.listing, file, tuple(columns))
+        with kept((self.listing.fs, self.listing.folder, file, tuple(columns)), opener) as stream:
+            yield from stream.records(shard, columns)
 
 
 def open_parquet(listing: Listing, columns: Sequence[str]) -> ParquetSource:
@@ -64,7 +63,7 @@ def open_parquet(listing: Listing, columns: Sequence[str]) -> ParquetSource:
             spans.append(Span(file_index, first_row, num_rows, row_group))
             first_row += num_rows
         for field in schema:
-            fields[field.name] = _common(fields.get(field.name), pa.field(field.name, _storage(field.type)))
+            fields[field.name] = _common(fields.get(field.name), pa.field(field.name, storage(field.type)))
     good = [
         (file, footer[1])
         for file, footer in zip(listing.files, footers, strict=True)
@@ -80,11 +79,11 @@ def open_parquet(listing: Listing, columns: Sequence[str]) -> ParquetSource:
 
 def _footer(listing: Listing, file: InputFile) -> tuple[pq.FileMetaData, pa.Schema] | str:
     try:
-        with open_input(listing.protocol, listing.folder, file.path) as opened:
+        with open_ranges(listing, file) as opened:
             parquet = pq.ParquetFile(opened)
             return parquet.metadata, parquet.schema_arrow
     except (pa.ArrowException, OSError) as err:
-        return f"{file.path} is not a readable Parquet file ({' '.join(str(err).split())})"
+        return f"{file.name} is not a readable Parquet file ({' '.join(str(err).split())})"
 
 
 def _common(first: pa.Field | None, second: pa.Field) -> pa.Field:
@@ -99,28 +98,36 @@ def _disagreements(
         return
     for file, schema in schemas:
         if name not in schema.names:
-            yield f"{file.path} has no column {name!r}, which other files have"
+            yield f"{file.name} has no column {name!r}, which other files have"
             continue
-        kind = _storage(schema.field(name).type)
+        kind = storage(schema.field(name).type)
         if not pa.types.is_null(kind) and kind != field.type:
-            yield f"{file.path} has column {name!r} as {kind}, other files as {field.type}"
+            yield f"{file.name} has column {name!r} as {kind}, other files as {field.type}"
 
 
-# Neighbouring shards share a row group. One is kept: two may not fit into memory.
-@functools.lru_cache(maxsize=1)
-def _row_group(
-    protocol: str, folder: str, file: InputFile, row_group: int, columns: tuple[str, ...]
-) -> pa.Table:
-    with open_input(protocol, folder, file.path) as opened:
-        return pq.ParquetFile(opened).read_row_group(row_group, columns=list(columns))
+def _open_stream(listing: Listing, file: InputFile, columns: tuple[str, ...]) -> BatchStream:
+    """The file's row groups as batches of these columns, page by page: a group may not fit into memory."""
+    opened = open_ranges(listing, file)
+    parquet: list[pq.ParquetFile] = []  # opened with the first row: a damaged footer concerns rows
+
+    def start(shard: Shard) -> Batches:
+        if not parquet:
+            parquet.append(pq.ParquetFile(opened, buffer_size=BUFFER_BYTES, pre_buffer=False))
+        group = parquet[0].metadata.row_group(shard.row_group or 0)
+        num_rows = batch_rows(group, columns)
+        return iter(
+            parquet[0].iter_batches(
+                num_rows, row_groups=[shard.row_group or 0], columns=list(columns), use_threads=False
+            )
+        )
+
+    return BatchStream(file, start, opened.close)
 
 
-def _storage(kind: pa.DataType) -> pa.DataType:
-    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-
-
-def _value(scalar: pa.Scalar) -> pa.Scalar | None:
-    """Arrow's own scalar, because Python's values lose nanoseconds."""
-    if not scalar.is_valid:
-        return None
-    return scalar.value if isinstance(scalar, pa.ExtensionScalar) else scalar
+def batch_rows(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
+    """Rows that are decoded at once: about 16 MB of the asked columns."""
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    within = tuple(f"{name}." for name in columns)  # of a struct, its leaves
+    wanted = [chunk for chunk in chunks if f"{chunk.path_in_schema}.".startswith(within)]
+    num_bytes = sum(chunk.total_uncompressed_size for chunk in wanted)
+    return max(1, min(MAX_BATCH_ROWS, BATCH_BYTES * group.num_rows // max(num_bytes, 1)))

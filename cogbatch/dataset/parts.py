@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from cogbatch.dataset.atomic import write_atomically
+from cogbatch.dataset.object_path import Place, names_in, place_of, refresh
 
 PART_NAME = re.compile(r"part-(\d+)-(\d+)-(\d+)\.parquet")  # file index, first row, rows
 FOOTER_THREADS = 16
@@ -25,7 +22,10 @@ KEY_PREFIX = "cogbatch."  # of our keys in the footer's key-value metadata
 
 @dataclass(frozen=True)
 class PartFooter:
-    """What the footer of a part says: whose it is, and its counts, so that a summary reads no rows."""
+    """What the footer of a part says: whose it is, and its counts, so that a summary reads no rows.
+
+    retry: the round of retry-failed that replaced the part; empty for one that was never replaced.
+    """
 
     name: str
     num_rows: int
@@ -34,9 +34,10 @@ class PartFooter:
     tokens: int
     job_fingerprint: str
     model_fingerprint: str
+    retry: str = ""
 
 
-def write_part(directory: str | Path, name: str, table: pa.Table) -> PartFooter:
+def write_part(directory: str | Place, name: str, table: pa.Table, *, retry: str = "") -> PartFooter:
     """Writes the table (of schema.part_schema) as the part `name`, whole or not at all; returns its footer.
 
     Local: temporary name in the same folder, fsync, rename. Object store: one PUT. Replaces an earlier part.
@@ -48,69 +49,57 @@ def write_part(directory: str | Path, name: str, table: pa.Table) -> PartFooter:
         raise ValueError(
             f"{name!r} cannot hold {table.num_rows} rows; expected part-<file>-<row>-<rows>.parquet"
         )
-    footer = _footer_of(name, table)
+    footer = _footer_of(name, table, retry=retry)
     marks = {
         KEY_PREFIX + key: str(value) for key, value in vars(footer).items() if key not in ("name", "num_rows")
     }
     table = table.replace_schema_metadata(marks)
-    fs, folder = fsspec.core.url_to_fs(str(directory))
-
-    def write(file: IO[bytes]) -> None:
-        pq.write_table(table, file, compression="zstd")
-
-    if isinstance(fs, LocalFileSystem):
-        write_atomically(Path(folder) / name, write)
-    else:
-        buffer = io.BytesIO()
-        write(buffer)
-        fs.pipe_file(f"{folder}/{name}", buffer.getvalue())
+    write_atomically(place_of(directory) / name, lambda file: pq.write_table(table, file, compression="zstd"))
     return footer
 
 
-def list_parts(run_dir: str | Path) -> tuple[str, ...]:
+def read_part(directory: str | Place, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a part. columns: only those. Raises OSError or ArrowException: absent, or damaged."""
+    path = place_of(directory) / name
+    if columns is None:
+        return pq.read_table(pa.BufferReader(path.read_bytes()))
+    with path.open("rb") as file:
+        return pq.read_table(file, columns=list(columns))
+
+
+def list_parts(run_dir: str | Place) -> tuple[str, ...]:
     """Names of the parts of a run directory, in input order; temporary and other files are not parts."""
-    fs, root = fsspec.core.url_to_fs(str(run_dir))
-    return part_names(fs, f"{root}/parts")
+    return part_names(place_of(run_dir) / "parts")
 
 
-def part_names(fs: fsspec.AbstractFileSystem, folder: str) -> tuple[str, ...]:
+def part_names(folder: Place) -> tuple[str, ...]:
     """Names of the parts in one folder, in input order; none when there is no such folder."""
-    try:
-        names = [path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(folder, detail=False, refresh=True)]
-    except FileNotFoundError:
-        return ()
-    matches = [match for match in map(PART_NAME.fullmatch, names) if match]
+    matches = [match for match in map(PART_NAME.fullmatch, names_in(folder)) if match]
     return tuple(match[0] for match in sorted(matches, key=lambda match: tuple(map(int, match.groups()))))
 
 
-def read_footer(path: str | Path) -> PartFooter | None:
+def read_footer(path: str | Place) -> PartFooter | None:
     """The footer of a part; None where there is no such file, it is truncated, or nothing of ours."""
-    fs, file_path = fsspec.core.url_to_fs(str(path))
-    try:
-        with fs.open(file_path, "rb") as file:
-            metadata = pq.read_metadata(file)
-        marks = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
-        return PartFooter(
-            name=file_path.rsplit("/", 1)[-1],
-            num_rows=metadata.num_rows,
-            errors=int(marks[KEY_PREFIX + "errors"]),
-            candidates=int(marks[KEY_PREFIX + "candidates"]),
-            tokens=int(marks[KEY_PREFIX + "tokens"]),
-            job_fingerprint=marks[KEY_PREFIX + "job_fingerprint"],
-            model_fingerprint=marks[KEY_PREFIX + "model_fingerprint"],
-        )
-    except (FileNotFoundError, pa.ArrowException, KeyError, ValueError):
-        return None
+    return _read_footer(place_of(path))
 
 
-def read_footers(directory: str | Path, names: Iterable[str]) -> tuple[PartFooter | None, ...]:
+def read_footers(directory: str | Place, names: Iterable[str]) -> tuple[PartFooter | None, ...]:
     """read_footer of each name in the folder of parts, in order, read in parallel."""
-    paths = [f"{directory}/{name}" for name in names]
+    folder, names = place_of(directory), tuple(names)
+    if names:
+        refresh(folder)
+
+    def read_some(start: int) -> list[PartFooter | None]:
+        return [_read_footer(folder / name) for name in names[start::FOOTER_THREADS]]
+
+    footers: list[PartFooter | None] = [None] * len(names)
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        return tuple(pool.map(read_footer, paths))
+        for start, some in enumerate(pool.map(read_some, range(FOOTER_THREADS))):
+            footers[start::FOOTER_THREADS] = some
+    return tuple(footers)
 
 
-def is_complete(path: str | Path, expected_rows: int, *, job_fingerprint: str | None = None) -> bool:
+def is_complete(path: str | Place, expected_rows: int, *, job_fingerprint: str | None = None) -> bool:
     """True when the file is a whole part of that many rows (and of that job, when one is named)."""
     footer = read_footer(path)
     if footer is None or footer.num_rows != expected_rows:
@@ -118,7 +107,29 @@ def is_complete(path: str | Path, expected_rows: int, *, job_fingerprint: str | 
     return job_fingerprint is None or footer.job_fingerprint == job_fingerprint
 
 
-def _footer_of(name: str, table: pa.Table) -> PartFooter:
+def _read_footer(path: Place) -> PartFooter | None:
+    try:
+        if isinstance(path, Path):  # no Python file: threads would wait for each other
+            metadata = pq.read_metadata(path)
+        else:
+            with path.open("rb") as file:
+                metadata = pq.read_metadata(file)
+        marks = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
+        return PartFooter(
+            name=path.name,
+            num_rows=metadata.num_rows,
+            errors=int(marks[KEY_PREFIX + "errors"]),
+            candidates=int(marks[KEY_PREFIX + "candidates"]),
+            tokens=int(marks[KEY_PREFIX + "tokens"]),
+            job_fingerprint=marks[KEY_PREFIX + "job_fingerprint"],
+            model_fingerprint=marks[KEY_PREFIX + "model_fingerprint"],
+            retry=marks.get(KEY_PREFIX + "retry", ""),
+        )
+    except (FileNotFoundError, pa.ArrowException, KeyError, ValueError):
+        return None
+
+
+def _footer_of(name: str, table: pa.Table, *, retry: str) -> PartFooter:
     fingerprints = {}
     for key in ("job_fingerprint", "model_fingerprint"):
         values = pc.unique(table[key]).to_pylist()
@@ -134,5 +145,6 @@ def _footer_of(name: str, table: pa.Table) -> PartFooter:
         errors=table.num_rows - table["error"].null_count,
         candidates=pc.sum(table["num_candidates"]).as_py() or 0,
         tokens=pc.sum(tokens).as_py() or 0,
+        retry=retry,
         **fingerprints,
     )

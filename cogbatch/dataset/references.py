@@ -10,9 +10,11 @@ from pathlib import Path
 
 import fsspec
 
+from cogbatch.dataset.files import Listing, protocol_of
 from cogbatch.dataset.rows import clean
-from cogbatch.errors import ImageError
+from cogbatch.errors import DatasetError, ImageError
 from cogbatch.images import DEFAULT_LIMITS
+from cogbatch.redact import shown, without_secrets
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -23,13 +25,16 @@ class ImageRoot:
 
     Args:
         protocol: "file" for local disk, else an fsspec scheme. folder: absolute, without scheme.
+        fs: where it is.
     """
 
     protocol: str
     folder: str
+    fs: fsspec.AbstractFileSystem
 
     def resolve(self, value: object) -> tuple[str | bytes | None, str | None]:
-        """(image, reference): what load_image takes, and the value as it was in the data (None for bytes).
+        """(image, reference): what load_image takes, and what the output says of it: the value of the data
+        without the secrets of a URL, None for bytes.
 
         Args:
             value: None; bytes; URL; path; or Hugging Face's {"bytes": ..., "path": ...}.
@@ -45,7 +50,7 @@ class ImageRoot:
             return bytes(value), None
         if not isinstance(value, str):
             raise ImageError(f"image value of type {type(value).__name__}; expected bytes, a path or a URL")
-        return self._find(value), clean(value)
+        return self._find(value), without_secrets(clean(value))
 
     def _find(self, value: str) -> str | bytes:
         scheme = SCHEME.match(value)
@@ -57,7 +62,7 @@ class ImageRoot:
         if name == self.protocol == "file":
             return self._local(value.removeprefix(scheme[0]))
         if name == self.protocol:
-            return self._fetch(value, value)
+            return self._fetch(self.fs._strip_protocol(value), value)
         raise ImageError(
             f"image {value!r}: scheme {name!r}; expected http(s), a path, or the input's {self.protocol!r}"
         )
@@ -80,13 +85,12 @@ class ImageRoot:
         path = posixpath.normpath(posixpath.join(self.folder, value))
         if not path.startswith(self.folder.rstrip("/") + "/"):
             raise ImageError(f"image {value!r}: leaves the image root; set input.image_root, or copy it in")
-        return self._fetch(f"{self.protocol}://{path.lstrip('/')}", value)
+        return self._fetch(path, value)
 
-    def _fetch(self, url: str, value: str) -> bytes:
+    def _fetch(self, path: str, value: str) -> bytes:
         limit = DEFAULT_LIMITS.max_bytes
         try:
-            fs, path = fsspec.core.url_to_fs(url)
-            with fs.open(path, "rb") as file:
+            with self.fs.open(path, "rb", cache_type="none") as file:
                 data: bytes = file.read(limit + 1)  # one more, so that load_image sees that it is too large
         except Exception as err:  # every file system has errors of its own
             raise ImageError(f"image {value!r}: cannot be read: {_reason(err)}") from err
@@ -101,10 +105,12 @@ def _reason(err: Exception) -> str:
     return f"{type(err).__name__}: {text}"
 
 
-def image_root(given: str | None, *, protocol: str, folder: str) -> ImageRoot:
+def image_root(given: str | None, listing: Listing) -> ImageRoot:
     """The given root, or the input's own folder."""
     if given is None:
-        return ImageRoot(protocol, folder)
-    fs, path = fsspec.core.url_to_fs(given)
-    name = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-    return ImageRoot(name, path)
+        return ImageRoot(listing.protocol, listing.folder, listing.fs)
+    try:
+        fs, path = fsspec.core.url_to_fs(given)
+    except (ImportError, ValueError) as err:
+        raise DatasetError(f"input.image_root {shown(given)} cannot be opened: {err}") from err
+    return ImageRoot(protocol_of(fs), path, fs)

@@ -1,36 +1,43 @@
-"""The run directory: everything a job leaves behind, and the only state it has. Local or shared disk.
+"""The run directory: everything a job leaves behind, and the only state it has. On disk or an object store.
 
-    job.json  parts/part-*.parquet  summary.json  report.html  logs/
+    job.json  listing.json (of an image folder)  parts/part-*.parquet  summary.json  report.html  logs/
     lock      staging/<part>/part-*.parquet (single items of a split shard)  probes/
 
-Not here yet: object stores. Parts can be written to any fsspec URL, but an object store has no flock, and the
-heartbeat lock that replaces it is a step of its own; until then such a path is refused.
+On an object store, lock/ holds one object a driver, and logs stay on each machine (RunDirectory.logs).
 """
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
-import os
-import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from cogbatch.cache import cache_root
 from cogbatch.dataset.atomic import read_json, remove_temporaries, write_atomically, write_json
-from cogbatch.dataset.parts import PartFooter, list_parts, read_footer, read_footers, write_part
+from cogbatch.dataset.object_path import Place, make_folder, names_in, place_of, remove_tree
+from cogbatch.dataset.parts import (
+    PartFooter,
+    list_parts,
+    read_footer,
+    read_footers,
+    read_part,
+    write_part,
+)
+from cogbatch.dataset.run_lock import Guard, beating_lock, os_lock
 from cogbatch.dataset.shards import Shard
 from cogbatch.errors import RunDirectoryError
+from cogbatch.redact import without_secrets
 
 OUR_NAMES = frozenset(
-    {"job.json", "parts", "staging", "probes", "logs", "lock", "summary.json", "report.html"}
+    {"job.json", "listing.json", "parts", "staging", "probes", "logs", "lock", "summary.json", "report.html"}
 )
 MAX_DIFFERENCES = 5  # in one message
 # What a fingerprint that differs means.
@@ -47,37 +54,45 @@ class RunDirectory:
 
     Driver: `with run.lock(): job = run.start(job); run.missing(shards)`. Workers: write_probe, write_part.
 
-    Raises RunDirectoryError: the path is an object store.
+    Raises RunDirectoryError: the path is a URL with a secret, or of a kind that cannot be opened here.
     """
 
-    path: Path
+    path: Place
 
-    def __init__(self, path: str | Path) -> None:
-        if "://" in str(path):
-            raise RunDirectoryError(
-                f"output {str(path)!r}: run directories on object stores are not supported;"
-                " use a local path or a shared file system"
-            )
-        object.__setattr__(self, "path", Path(path).expanduser().absolute())
+    def __init__(self, path: str | Place) -> None:
+        text = str(path)
+        if "://" in text:
+            if without_secrets(text) != text:
+                raise RunDirectoryError(
+                    f"output {text!r}: an address with a secret, and run directories are named in logs;"
+                    " leave credentials to the environment"
+                )
+            try:
+                fsspec.core.url_to_fs(text)
+            except (ImportError, ValueError) as err:
+                raise RunDirectoryError(f"output {text!r}: this address cannot be opened: {err}") from err
+        object.__setattr__(self, "path", place_of(path))
 
     @property
-    def parts(self) -> Path:
+    def parts(self) -> Place:
         """The folder of finished parts."""
         return self.path / "parts"
 
     @property
     def logs(self) -> Path:
-        """The folder of logs."""
-        return self.path / "logs"
+        """The folder of logs; of a run on an object store one on each machine, in its cache."""
+        if isinstance(self.path, Path):
+            return self.path / "logs"
+        mark = hashlib.sha256(str(self.path).encode()).hexdigest()[:8]
+        return cache_root() / "logs" / f"{self.path.name}-{mark}"
 
     def check(self) -> None:
         """Raises RunDirectoryError: the path is a file, or a directory that is not a run's."""
-        if self.path.exists() and not self.path.is_dir():
+        if isinstance(self.path, Path) and self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"{self.path} is a file; expected a directory or a new path")
-        if not self.path.exists() or self.read_job() is not None:
+        if self.read_job() is not None:
             return
-        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in OUR_NAMES)
-        foreign = [name for name in foreign if not name.startswith(".")]
+        foreign = [name for name in names_in(self.path) if name not in OUR_NAMES and name[0] != "."]
         if foreign:
             raise RunDirectoryError(
                 f"{self.path} holds something else than a run ({', '.join(foreign[:MAX_DIFFERENCES])});"
@@ -89,27 +104,22 @@ class RunDirectory:
             )
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Holds the run for this driver; an OS lock, so that it ends with the process however that ends.
+    def lock(self, say: Callable[[str], None] = lambda _: None) -> Iterator[Guard]:
+        """Holds the run for this driver; yields what raises RunDirectoryError once the hold is lost.
+
+        On disk an OS lock: it ends with the process, however that ends, and is never lost before. On an
+        object store one that beats (run_lock.py); say: is told when it waits, or is advisory only.
 
         Creates the directory. Raises RunDirectoryError: in use (by whom), or not a run's directory.
         """
         self.check()
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("a+") as file:  # not inherited by children, which would keep the lock
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as err:
-                file.seek(0)
-                raise RunDirectoryError(
-                    f"{self.path} is in use by another driver ({file.read().strip() or 'starting'});"
-                    " wait for it, or stop it first"
-                ) from err
-            file.truncate(0)
-            started = datetime.now(UTC).isoformat(timespec="seconds")
-            file.write(f"pid {os.getpid()} on {socket.gethostname()} since {started}\n")
-            file.flush()
-            yield
+        if isinstance(self.path, Path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            with os_lock(self.path / "lock") as guard:
+                yield guard
+        else:
+            with beating_lock(self.path, say=say) as guard:
+                yield guard
 
     def start(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Begins or resumes the job and returns the job.json in force: that of the first start.
@@ -130,11 +140,11 @@ class RunDirectory:
                 " use another output path"
             )
         for folder in (self.parts, self.logs, self.path / "staging", self.path / "probes"):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             remove_temporaries(folder)
         remove_temporaries(self.path)
-        for probe in (self.path / "probes").iterdir():
-            probe.unlink()
+        for probe in names_in(self.path / "probes"):
+            self._probe(probe).unlink()
         if stored is None:
             write_json(self.path / "job.json", job)
             stored = read_json(self.path / "job.json")  # as it will be read on resume: tuples are lists
@@ -164,29 +174,37 @@ class RunDirectory:
             )
         return value
 
-    def missing(self, shards: Iterable[Shard]) -> tuple[Shard, ...]:
-        """The shards without a complete part of this job, in order."""
+    def missing(
+        self, shards: Iterable[Shard], *, footers: Iterable[PartFooter] | None = None
+    ) -> tuple[Shard, ...]:
+        """The shards without a complete part of this job, in order.
+
+        footers: those of all parts, where they have just been read.
+        """
         shards = tuple(shards)
         job = self.read_job()
-        present = set(list_parts(self.path))
-        named = [shard.part_name for shard in shards if shard.part_name in present]
-        footers = dict(zip(named, read_footers(self.parts, named), strict=True))
-
-        def done(shard: Shard) -> bool:
-            footer = footers.get(shard.part_name)
-            return job is not None and _is_whole(footer, shard, job["job_fingerprint"])
-
-        return tuple(shard for shard in shards if not done(shard))
+        if job is None:
+            return shards
+        if footers is None:
+            present = set(list_parts(self.path))
+            found = read_footers(self.parts, [s.part_name for s in shards if s.part_name in present])
+            footers = (footer for footer in found if footer is not None)
+        by_name = {footer.name: footer for footer in footers}
+        return tuple(
+            shard
+            for shard in shards
+            if not _is_whole(by_name.get(shard.part_name), shard, job["job_fingerprint"])
+        )
 
     def footers(self) -> tuple[PartFooter, ...]:
         """The footers of all readable parts, in input order."""
         found = read_footers(self.parts, list_parts(self.path))
         return tuple(footer for footer in found if footer is not None)
 
-    def staging(self, shard: Shard) -> Path:
+    def staging(self, shard: Shard) -> Place:
         """The folder, created, for the single-item parts of a shard that was split."""
         folder = self._staging(shard)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         return folder
 
     def missing_staged(self, shard: Shard, *, job_fingerprint: str) -> tuple[Shard, ...]:
@@ -201,10 +219,14 @@ class RunDirectory:
         if self.missing_staged(shard, job_fingerprint=job_fingerprint):
             return None
         folder = self._staging(shard)
-        tables = [pq.read_table(folder / item.part_name, partitioning=None) for item in shard.split()]
+        tables = [read_part(folder, item.part_name) for item in shard.split()]
         footer = write_part(self.parts, shard.part_name, pa.concat_tables(tables))
-        shutil.rmtree(folder)
+        self.remove_staging(shard)
         return footer
+
+    def remove_staging(self, shard: Shard) -> None:
+        """Deletes the staged items of a shard, whose part has them now."""
+        remove_tree(self._staging(shard))
 
     def write_probe(self, token: str, name: str) -> None:
         """Worker: leaves token under name, to show that it sees the driver's storage.
@@ -216,7 +238,11 @@ class RunDirectory:
         except FileNotFoundError as err:
             raise RunDirectoryError(
                 f"{self.path} is not on {socket.gethostname()}: driver and workers must see the same storage;"
-                " use a shared file system for output.path"
+                " use a shared file system or an object store for output.path"
+            ) from err
+        except OSError as err:
+            raise RunDirectoryError(
+                f"{self.path} cannot be written from {socket.gethostname()}: {err}"
             ) from err
 
     def read_probe(self, name: str) -> str | None:
@@ -232,17 +258,18 @@ class RunDirectory:
 
     def _remove_needless_staging(self, job_fingerprint: str) -> None:
         """A driver killed while it committed leaves the items of a part that is finished."""
-        for folder in (self.path / "staging").iterdir():
-            footer = read_footer(self.parts / f"{folder.name}.parquet")
+        for name in names_in(self.path / "staging"):
+            folder = self.path / "staging" / name
+            footer = read_footer(self.parts / f"{name}.parquet")
             if footer is not None and footer.job_fingerprint == job_fingerprint:
-                shutil.rmtree(folder)
+                remove_tree(folder)
             else:
                 remove_temporaries(folder)
 
-    def _staging(self, shard: Shard) -> Path:
+    def _staging(self, shard: Shard) -> Place:
         return self.path / "staging" / shard.part_name.removesuffix(".parquet")
 
-    def _probe(self, name: str) -> Path:
+    def _probe(self, name: str) -> Place:
         if not name or "/" in name or name.startswith("."):
             raise ValueError(f"probe name {name!r}: expected a plain file name")
         return self.path / "probes" / name

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from cogbatch.dataset.rows import Row
-from cogbatch.images import shown
+from cogbatch.redact import shown, without_secrets
 from cogbatch.types import Candidate, RequestError, RequestOutput
 
 
@@ -41,7 +41,9 @@ FIELDS = (
     _field(
         "id", pa.string(), "id of the request; made from input_file and input_row where the input has none"
     ),
-    _field("image", pa.string(), "image path or URL as in the input; null for bytes and text-only requests"),
+    _field(
+        "image", pa.string(), "image path or URL of the input, without secrets; null for bytes and text only"
+    ),
     _field("prompt", pa.string(), "prompt, without template"),
     _field("candidates", pa.list_(CANDIDATE), "the answers; empty when there is an error"),
     _field("num_candidates", pa.int32(), "number of candidates delivered"),
@@ -102,7 +104,7 @@ def _candidate(candidate: Candidate) -> dict[str, object]:
 
 def _error(row: Row, error: RequestError) -> dict[str, str]:
     """The error in the data's own words for the image: the same wherever the dataset lies."""
-    message = error.message
+    message = without_secrets(error.message)  # an exception of any library may quote a URL
     if isinstance(row.image, str) and row.image_ref is not None:
         message = message.replace(shown(row.image), shown(row.image_ref))
     return {"stage": error.stage, "type": error.type, "message": message}

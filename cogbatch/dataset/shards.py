@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from cogbatch.errors import DatasetError
@@ -31,7 +31,7 @@ class Shard:
         index: place in the grid of the job; single items made by split() keep that of their shard.
         file_index: place in Dataset.files. first_row: row of that file. num_rows: at least 1.
         row_group: Parquet row group that holds all rows; None for other formats.
-        byte_offset: where reading starts in a line format; None for other formats.
+        byte_offset: where reading starts; None for Parquet and image folders.
         skip_rows: rows between that start (or the start of the row group or listing) and first_row.
     """
 
@@ -68,7 +68,7 @@ class Shard:
 
     def to_json(self) -> dict[str, int | None]:
         """A plain dict; Shard.from_json is its inverse."""
-        return asdict(self)
+        return dict(vars(self))  # asdict copies deeply, which takes seconds for 100,000 shards
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Shard:

@@ -6,13 +6,14 @@ a plain value: built once by the driver, it travels to workers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import Protocol
 
-import fsspec
 import pyarrow as pa
 
+from cogbatch.dataset.files import InputFile
 from cogbatch.dataset.shards import Shard, Span
 from cogbatch.types import RequestError
 
@@ -44,7 +45,7 @@ class Source(Protocol):
 class FolderSource:
     """An image folder: one virtual file, its rows the sorted listing, with columns id and image."""
 
-    names: pa.StringArray
+    names: pa.BinaryArray  # as the file system has them, which need not be UTF-8
     schema: pa.Schema
 
     @property
@@ -56,16 +57,25 @@ class FolderSource:
 
     def records(self, shard: Shard, columns: Sequence[str]) -> Iterator[Record]:
         for name in self.names.slice(shard.first_row, shard.num_rows).to_pylist():
-            yield dict.fromkeys(columns, name)
+            yield dict.fromkeys(columns, os.fsdecode(name))
+
+    @property
+    def paths(self) -> list[str]:
+        """All rows' paths, relative to the folder, in order."""
+        return [os.fsdecode(name) for name in self.names.to_pylist()]
 
 
 def open_folder(names: Sequence[str]) -> FolderSource:
     """The folder with these images, paths relative to it."""
     schema = pa.schema([("id", pa.string()), ("image", pa.string())])
-    return FolderSource(pa.array(names, pa.string()), schema)
+    return FolderSource(pa.array([os.fsencode(name) for name in names], pa.binary()), schema)
 
 
-def open_input(protocol: str, folder: str, path: str) -> IO[bytes]:
-    """The file at path under the input's folder, open for reading."""
-    opened: IO[bytes] = fsspec.filesystem(protocol).open(f"{folder.rstrip('/')}/{path}", "rb")
-    return opened
+def pad(records: Iterator[Record], shard: Shard, file: InputFile) -> Iterator[Record]:
+    """The records, then errors up to shard.num_rows: rows that the file had when the job started."""
+    num_read = 0
+    for record in records:
+        num_read += 1
+        yield record
+    changed = RequestError("read", "DatasetError", f"{file.name} has become shorter since the job started")
+    yield from [changed] * (shard.num_rows - num_read)

@@ -22,9 +22,10 @@ from cogbatch.engine.flight import Flight, Images
 from cogbatch.engine.intake import Intake
 from cogbatch.engine.item import Item
 from cogbatch.engine.loading import load_model, pick_device
-from cogbatch.engine.memory import MAX_ROWS, kv_budget_bytes, token_bytes
+from cogbatch.engine.memory import MAX_ROWS, cached_tokens_that_fit
 from cogbatch.engine.prompts import Picture, Prompt, Task, prepare
 from cogbatch.engine.runner import Runner
+from cogbatch.images import DEFAULT_LIMITS, ImageLimits
 from cogbatch.model.directory import load_tokenizer
 from cogbatch.model.modeling_cogvlm import CogVLMForCausalLM
 from cogbatch.types import (
@@ -53,6 +54,7 @@ class Engine:
         max_cached_tokens: bounds keys and values held at once, images and prompts and new tokens of all rows;
             None: what fits in the memory that is free now.
         memory_share: of the device's memory that is this engine's.
+        image_limits: what an image may cost, and where it may be fetched from.
         on_progress: called with the number of tokens chosen after every prefill and step, with 0 after a
             request that became an error.
     """
@@ -67,20 +69,18 @@ class Engine:
         max_rows: int = MAX_ROWS,
         max_cached_tokens: int | None = None,
         memory_share: float = 1.0,
+        image_limits: ImageLimits = DEFAULT_LIMITS,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         self._runner = Runner(model)
         self._num_threads = num_threads
         if max_cached_tokens is None:
-            runner, config = self._runner, model.config
-            budget_bytes = kv_budget_bytes(
-                config, runner.dtype, device=runner.device, max_rows=max_rows, share=memory_share
-            )
-            max_cached_tokens = budget_bytes // token_bytes(config, runner.dtype)
+            max_cached_tokens = cached_tokens_that_fit(model, max_rows=max_rows, share=memory_share)
         self._max_cached_tokens = max_cached_tokens
         self._tokenizer = tokenizer
         self._template_version = template_version or model.config.template_version
         self._max_rows = max_rows
+        self._image_limits = image_limits
         self._on_progress = on_progress or (lambda _: None)
         end = model.config.eos_token_id
         self._end_ids = frozenset([end] if isinstance(end, int) else end)
@@ -99,6 +99,7 @@ class Engine:
         max_rows: int = MAX_ROWS,
         max_cached_tokens: int | None = None,
         memory_share: float = 1.0,
+        image_limits: ImageLimits = DEFAULT_LIMITS,
         on_progress: Callable[[int], None] | None = None,
     ) -> Engine:
         """An engine from a model directory; runs no code out of it.
@@ -107,14 +108,20 @@ class Engine:
             dtype: float32, float16, bfloat16, or auto (the directory's own). device: cpu, cuda, cuda:N, auto.
             quantization: of weights; a type alone is for all parts.
             tokenizer: directory of the tokenizer when model_dir has none.
-            num_threads, max_rows, max_cached_tokens, memory_share, on_progress: as in Engine.
+            num_threads, max_rows, max_cached_tokens, memory_share, image_limits, on_progress: as in Engine.
 
         Raises:
             CheckpointError: the directory or its tokenizer is not what it should be.
             ValueError: quantization that does not work with this dtype or device.
         """
         directory = Path(model_dir)
+        if isinstance(quantization, str):
+            quantization = Quantization(quantization)
         model = load_model(directory, dtype=dtype, device=pick_device(device), quantization=quantization)
+        if max_cached_tokens is None:
+            max_cached_tokens = cached_tokens_that_fit(
+                model, max_rows=max_rows, share=memory_share, quantization=quantization
+            )
         return cls(
             model,
             load_tokenizer(Path(tokenizer) if tokenizer is not None else directory),
@@ -122,7 +129,7 @@ class Engine:
             num_threads=num_threads,
             max_rows=max_rows,
             max_cached_tokens=max_cached_tokens,
-            memory_share=memory_share,
+            image_limits=image_limits,
             on_progress=on_progress,
         )
 
@@ -216,6 +223,7 @@ class Engine:
             tokenizer=self._tokenizer,
             config=self._runner.config,
             template_version=self._template_version,
+            image_limits=self._image_limits,
         )
 
     def _start(self, request: GenerationRequest, task: Task, images: Images) -> Answer:

@@ -185,6 +185,21 @@ def _decode_bytes(config: CogVLMConfig, dtype: torch.dtype, *, rows: int) -> int
     return rows * (layer * dtype.itemsize + config.vocab_size * (10 * _FLOAT32 + dtype.itemsize))
 
 
+def cached_tokens_that_fit(
+    model: CogVLMForCausalLM, *, max_rows: int, share: float, quantization: Quantization | None = None
+) -> int:
+    """Tokens of keys and values for which a loaded model leaves room; arguments as of kv_budget_bytes."""
+    budget_bytes = kv_budget_bytes(
+        model.config,
+        model.dtype,
+        device=model.device,
+        max_rows=max_rows,
+        share=share,
+        quantization=quantization,
+    )
+    return budget_bytes // token_bytes(model.config, model.dtype)
+
+
 def kv_budget_bytes(
     config: CogVLMConfig,
     dtype: torch.dtype,

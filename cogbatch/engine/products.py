@@ -39,8 +39,8 @@ class RowBlocks:
 
     @property
     def largest(self) -> int:
-        """The most rows that may be multiplied at once; for every multiple of the unit up to it, the bits of a
-        row depend on nothing but that row."""
+        """The most rows that may be multiplied at once: for every multiple of the unit up to it, the bits of
+        a row depend on nothing but that row."""
         threads = torch.get_num_threads()
         if threads not in self._largest:
             self._largest[threads] = min(self._proven_rows(linear) for linear in self._linears)

@@ -14,7 +14,7 @@ import torch
 from cogbatch.decoding.params import check_params
 from cogbatch.decoding.parts import Part, parts
 from cogbatch.errors import CogbatchError, ImageError, PromptError
-from cogbatch.images import load_image
+from cogbatch.images import DEFAULT_LIMITS, ImageLimits, load_image
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.model.processing_cogvlm import encode_prompt, preprocess_image, render_prompt
 from cogbatch.types import GenerationParams, GenerationRequest, RequestError, Stage
@@ -85,6 +85,7 @@ def prepare(
     tokenizer: Any,
     config: CogVLMConfig,
     template_version: str,
+    image_limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Task | RequestError:
     """The request as a task, or why it cannot be one."""
     stage: Stage = "generate"
@@ -97,7 +98,8 @@ def prepare(
         stage = "image"
         picture = None
         if request.image is not None:
-            pixels = preprocess_image(load_image(request.image), config.vision_config.image_size)
+            image = load_image(request.image, limits=image_limits)
+            pixels = preprocess_image(image, config.vision_config.image_size)
             picture = Picture(pixels, _digest(pixels), 1 + config.num_image_tokens)
         stage = "prompt"
         if not isinstance(request.prompt, str):

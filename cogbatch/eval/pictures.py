@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
 
 from cogbatch.dataset.dataset import Dataset, open_dataset
+from cogbatch.dataset.listing import as_listed
 from cogbatch.dataset.options import InputOptions
 from cogbatch.dataset.shards import Shard
 from cogbatch.errors import CogbatchError
@@ -19,7 +20,6 @@ from cogbatch.images import ImageLimits, load_image
 
 MAX_SIDE_PX = 256
 JPEG_QUALITY = 85
-LIMITS = ImageLimits(timeout_s=10, attempts=1)  # a report need not wait for a slow server
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def read_pictures(run: Run, items: Sequence[Item]) -> Album:
     if not items:
         return Album(())
     try:
-        dataset = open_dataset(_options(run.job["spec"]["input"]))
+        dataset = as_listed(run.path, open_dataset(_options(run.job["spec"]["input"])))
     except (CogbatchError, OSError, TypeError, ValueError) as err:
         note = Picture(note="the input cannot be opened")
         return Album((note,) * len(items), f"No images: the input cannot be opened again: {_line(err)}")
@@ -83,9 +83,13 @@ def _picture(dataset: Dataset, run: Run, item: Item) -> Picture:
             return Picture(note=f"the input has {row.id} there now")
         if row.image is None:
             return Picture(note=row.error.message if row.error else "text only, no image")
-        return thumbnail(load_image(row.image, limits=LIMITS))
+        return thumbnail(load_image(row.image, limits=_impatient(dataset.image_limits)))
     except (CogbatchError, OSError, IndexError, ValueError) as err:
         return Picture(note=f"the image cannot be read: {_line(err)}")
+
+
+def _impatient(limits: ImageLimits) -> ImageLimits:
+    return replace(limits, timeout_s=10, attempts=1)  # a report need not wait for a slow server
 
 
 def _shard_of(run: Run, item: Item) -> Shard | None:

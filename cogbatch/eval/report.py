@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cogbatch.dataset.atomic import write_atomically
+from cogbatch.dataset.object_path import Place
 from cogbatch.eval.digest import digest_run
 from cogbatch.eval.page import render
 from cogbatch.eval.pictures import read_pictures
 from cogbatch.eval.runs import open_run
 
 
-def write_report(run_dir: str | Path, *, max_items: int = 60) -> Path:
+def write_report(run_dir: str | Place, *, max_items: int = 60) -> Place:
     """Writes report.html into the run directory, replacing an earlier one, and returns its path.
 
     A run that is not finished is reported as far as it is. Images are read again through the input that

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cogbatch.dataset.object_path import Place
 from cogbatch.dataset.parts import PartFooter
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.shards import Shard
@@ -72,7 +72,7 @@ class Run:
         parts: footers of the parts there are, in input order.
     """
 
-    path: Path
+    path: Place
     job: Mapping[str, Any]
     shards: tuple[Shard, ...]
     parts: tuple[PartFooter, ...]
@@ -96,7 +96,7 @@ class Run:
             path = self.path / "parts" / part.name
             columns = [*COLUMNS, *(f"candidates.list.element.{name}" for name in CANDIDATE_COLUMNS)]
             try:
-                with pq.ParquetFile(path) as file:
+                with path.open("rb") as opened, pq.ParquetFile(opened) as file:
                     for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                         yield from map(_item, batch.to_pylist())
             except (pa.ArrowException, KeyError, OSError) as err:
@@ -105,7 +105,7 @@ class Run:
                 ) from err
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Place) -> Run:
     """The run in a directory. Raises RunDirectoryError: not a run directory, or no part in it yet."""
     directory = RunDirectory(path)
     job = directory.read_job()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+
+import ray
 
 from cogbatch.batch.backend import Backend, Device, ReadyModel, WorkerPlan
 from cogbatch.batch.spec import JobSpec, ModelSpec
 from cogbatch.batch.survey import Survey
 from cogbatch.dataset.rows import Row
+from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.errors import CheckpointError
 from cogbatch.types import Candidate, GenerationParams, GenerationRequest, RequestError, RequestOutput
 
@@ -24,7 +29,7 @@ class FakeEngine:
 
     def __init__(self, plan: WorkerPlan, on_progress: Callable[[int], None]) -> None:
         self._on_progress = on_progress
-        self._log = Path(plan.run_path) / "logs" / f"began-{os.getpid()}.txt"
+        self._log = RunDirectory(plan.run_path).logs / f"began-{os.getpid()}.txt"
 
     def generate(
         self, requests: Iterable[GenerationRequest], params: GenerationParams
@@ -36,10 +41,24 @@ class FakeEngine:
 
     def _answer(self, request: GenerationRequest, params: GenerationParams) -> RequestOutput:
         deed, _, argument = request.prompt.partition(" ")
+        if deed == "needs":  # a file: an error row until it is there, then the deed that follows
+            path, _, then = argument.partition(" ")
+            deed, _, argument = then.partition(" ") if Path(path).exists() else ("bad", "", "")
         if deed == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if deed == "hang":
             time.sleep(600)
+        if deed == "await":  # until so many nodes have a worker
+            deadline = time.monotonic() + 120
+            while len(list(self._log.parent.glob("node-*"))) < int(argument) and time.monotonic() < deadline:
+                time.sleep(0.1)
+                self._on_progress(0)
+        if deed == "fill" and not Path(argument).exists():  # from now on no file may have a whole kilobyte
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, resource.RLIM_INFINITY))
+        if deed == "freeze":  # once: all threads stop, timers too
+            with suppress(FileExistsError):
+                Path(argument).touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGSTOP)
         if deed == "crash":
             raise RuntimeError("the GPU fell off")
         if deed == "sleep":
@@ -47,7 +66,7 @@ class FakeEngine:
                 time.sleep(float(argument) / 10)
                 self._on_progress(0)
         if deed == "bad":
-            error = RequestError("generate", "ValueError", f"cannot answer {request.id}")
+            error = RequestError("generate", argument or "ValueError", f"cannot answer {request.id}")
             return RequestOutput(request.id, error=error, tag=request.tag)
         self._on_progress(2 * params.num_candidates)
         candidates = tuple(
@@ -74,6 +93,15 @@ def refuse(plan: WorkerPlan, _: Callable[[int], None]) -> FakeEngine:
     raise CheckpointError(f"{plan.model.path}/model.safetensors differs from its manifest")
 
 
+def refuse_on_node(plan: WorkerPlan, on_progress: Callable[[int], None]) -> FakeEngine:
+    """One node, whose id is the name of the model, cannot load it; notes the others."""
+    node = ray.get_runtime_context().get_node_id()
+    if node == plan.model.path:
+        raise RuntimeError("CUDA error: no device is free")
+    (RunDirectory(plan.run_path).logs / f"node-{node}").touch()
+    return FakeEngine(plan, on_progress)
+
+
 def die_loading(*_: object) -> FakeEngine:
     """A node with too little memory: the kernel kills whoever loads."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -83,7 +111,7 @@ def die_loading(*_: object) -> FakeEngine:
 def refuse_once(plan: WorkerPlan, on_progress: Callable[[int], None]) -> FakeEngine:
     """The first process that loads meets a passing failure, later ones are fine."""
     try:
-        (Path(plan.run_path) / "logs" / "first").touch(exist_ok=False)
+        (RunDirectory(plan.run_path).logs / "first").touch(exist_ok=False)
     except FileExistsError:
         return FakeEngine(plan, on_progress)
     return refuse(plan, on_progress)

@@ -35,17 +35,6 @@ def worker_plan(folder: Path, model: ReadyModel) -> WorkerPlan:
     )
 
 
-@pytest.mark.parametrize("absent", ["model", "tokenizer"])
-def test_a_model_that_only_the_driver_has_is_named_with_the_way_out(tmp_path: Path, absent: str) -> None:
-    (tmp_path / ("tokenizer" if absent == "model" else "model")).mkdir()
-    model = ReadyModel(
-        str(tmp_path / "model"), "f", "base", "float32", tokenizer_path=str(tmp_path / "tokenizer")
-    )
-    plan = worker_plan(tmp_path, model)
-    with pytest.raises(CheckpointError, match=rf"{absent} lies on the driver's disk: set COGBATCH_CACHE"):
-        cogvlm_backend().open_engine(plan, lambda _: None)
-
-
 def test_importing_what_describes_a_job_does_not_load_torch() -> None:
     program = "import sys, cogbatch.batch.job; print({'torch', 'transformers', 'ray'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -120,3 +109,17 @@ def test_a_workers_engine_is_quantized_as_the_job_asks(
     full, all_parts, tower = scores.values()
     assert full == tower, "a text does not see the tower"
     assert full != all_parts
+
+
+def test_a_model_behind_a_url_is_checked_without_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COGBATCH_CACHE", str(tmp_path))
+    check = cogvlm_backend().check_model
+    url, tokenizer = f"file://{DEMO}/checkpoint", f"file://{DEMO}/tokenizer"
+    check(ModelSpec(checkpoint=url, tokenizer=tokenizer), "cpu")
+    assert not list(tmp_path.rglob("mp_rank_*"))
+    with pytest.raises(CheckpointError, match="no tokenizer files"):
+        check(ModelSpec(checkpoint=url), "cpu")
+    with pytest.raises(CheckpointError, match="nothing there"):
+        check(ModelSpec(checkpoint=f"file://{tmp_path}/nowhere"), "cpu")

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
-import sys
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from fake_backend import FAKE, REFUSING, FakeEngine, MakeSpec, die_loading, refuse_once
+from job_files import ENVIRONMENT, began, check_rows, driver_of, rows_of, start_driver, wait_for_worker
 
 from cogbatch.batch.backend import ReadyModel, WorkerPlan
 from cogbatch.batch.driver import Driver
 from cogbatch.batch.job import plan_job, run_job
 from cogbatch.batch.progress import Silent
-from cogbatch.batch.spec import JobSpec
 from cogbatch.batch.tally import Tally
 from cogbatch.dataset import RunDirectory, open_dataset
 from cogbatch.errors import JobError, RunDirectoryError
@@ -32,34 +30,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-
-DRIVER = """
-import json, sys, fake_backend, ray
-from cogbatch.batch.job import plan_job, run_job
-from cogbatch.batch.progress import open_progress
-from cogbatch.batch.spec import parse_spec
-ray.cloudpickle.register_pickle_by_value(fake_backend)
-spec = parse_spec(json.load(open(sys.argv[1])))
-summary = run_job(spec, backend=fake_backend.FAKE, progress=open_progress())
-print(f"{summary.rows} rows, {summary.errors} errors")
-"""
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-
-
-def rows_of(spec: JobSpec) -> dict[str, dict[str, object]]:
-    """All rows by id; fails when one is there twice."""
-    rows: dict[str, dict[str, object]] = {}
-    for part in sorted((Path(spec.output.path) / "parts").glob("part-*.parquet")):
-        for row in pq.read_table(part, partitioning=None).to_pylist():
-            assert row["id"] not in rows, f"{row['id']} twice"
-            rows[row["id"]] = row
-    return rows
-
-
-def began(spec: JobSpec) -> Counter[str]:
-    """How often each item was begun by a worker."""
-    logs = (Path(spec.output.path) / "logs").glob("began-*.txt")
-    return Counter(line for log in logs for line in log.read_text().split())
 
 
 def test_rows_in_are_rows_out_and_a_second_run_redoes_nothing(make_spec: MakeSpec) -> None:
@@ -106,8 +76,8 @@ def test_a_killed_worker_costs_nothing_but_time(make_spec: MakeSpec) -> None:
         job = pool.submit(run_job, spec, backend=FAKE)
         os.kill(wait_for_worker(spec, items=6), signal.SIGKILL)
         summary = job.result(timeout=120)
-    rows = rows_of(spec)
-    assert (len(rows), summary.errors) == (40, 0)
+    check_rows(spec, 40)
+    assert summary.errors == 0
     redone = began(spec).total() - 40
     assert 1 <= redone <= 8, "at most the two shards in flight are redone"
 
@@ -186,10 +156,15 @@ def test_a_worker_that_fits_nowhere_ends_the_job_at_once(make_spec: MakeSpec) ->
         run_job(spec, backend=FAKE)
 
 
-def test_too_many_errors_stop_the_job_early(make_spec: MakeSpec) -> None:
-    spec = make_spec(["bad"] * 120 + ["sleep 1"] * 80)
-    with pytest.raises(JobError, match=r"stopped: 1\d\d of 1\d\d rows are errors.*generate/ValueError"):
+def test_too_many_errors_stop_the_job_early_with_the_three_commonest(make_spec: MakeSpec) -> None:
+    kinds = ["bad ValueError"] * 9 + ["bad OSError"] * 6 + ["bad KeyError"] * 4 + ["bad IndexError"]
+    spec = make_spec(kinds * 6 + ["sleep 1"] * 80)
+    with pytest.raises(
+        JobError, match=r"stopped: 1\d\d of 1\d\d rows are errors.*max_error_rate 0\.05"
+    ) as err:
         run_job(spec, backend=FAKE)
+    said = re.findall(r"\d+ x generate/(\w+): cannot answer i\d+", str(err.value))
+    assert said == ["ValueError", "OSError", "KeyError"]
     assert began(spec).total() < 160
 
 
@@ -215,7 +190,7 @@ def test_another_job_in_the_same_directory_is_refused_with_what_differs(make_spe
 
 def test_a_killed_driver_is_resumed_where_its_parts_end(make_spec: MakeSpec, tmp_path: Path) -> None:
     spec = make_spec(["sleep 0.1"] * 60)
-    driver = subprocess.Popen(driver_of(spec, tmp_path), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    driver = start_driver(spec, tmp_path)
     try:
         wait_for_worker(spec, items=20)
         with pytest.raises(RunDirectoryError, match=rf"in use by another driver \(pid {driver.pid} "):
@@ -224,24 +199,18 @@ def test_a_killed_driver_is_resumed_where_its_parts_end(make_spec: MakeSpec, tmp
         driver.kill()
         driver.wait()
     summary = run_job(spec, backend=FAKE)
-    assert len(rows_of(spec)) == summary.rows == 60
+    check_rows(spec, 60)
+    assert summary.rows == 60
     assert 0 < summary.shards_done_now < 15
     assert began(spec).total() - 60 <= 16, "at most the four shards in flight are redone"
 
 
-def driver_of(spec: JobSpec, folder: Path) -> list[str]:
-    """The command that runs the job with the fake backend in a process, and on a Ray, of its own."""
-    text = folder / "job.json"
-    text.write_text(spec.model_dump_json())
-    return [sys.executable, "-c", DRIVER, str(text)]
-
-
-def wait_for_worker(spec: JobSpec, *, items: int) -> int:
-    """Waits until so many items were begun; the pid of the worker that began the last of them."""
-    logs = Path(spec.output.path) / "logs"
-    deadline = time.monotonic() + 60
-    while began(spec).total() < items:
-        assert time.monotonic() < deadline, "no worker works"
-        time.sleep(0.05)
-    last = max(logs.glob("began-*.txt"), key=lambda log: log.stat().st_mtime_ns)
-    return int(last.stem.removeprefix("began-"))
+@pytest.mark.slow
+def test_a_frozen_worker_whose_own_timer_cannot_fire_is_killed_by_the_driver(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    spec = make_spec(
+        ["say", f"freeze {tmp_path / 'frozen'}", "say", "say"] + ["say"] * 8, errors={"stall_timeout_s": 1.5}
+    )
+    run_job(spec, backend=FAKE)
+    check_rows(spec, 12)

@@ -52,6 +52,20 @@ def test_storage_failures_and_refusals_are_no_attempts() -> None:
     assert monitor.snapshot().failures == ("OSError: disk full",)
 
 
+def test_parts_that_cannot_be_written_blame_nobody_and_are_counted_until_one_can() -> None:
+    monitor = Monitor(RUN)
+    for shard in ("s1", "s2"):
+        monitor.begin(ANN, shard, [None])
+        monitor.unwritten(ANN, shard, "OSError: disk full")
+    assert monitor.snapshot().unwritten == 2
+    monitor.begin(BOB, "s3", [None])
+    monitor.end(BOB, "s3", None)
+    assert monitor.snapshot().unwritten == 2, "a shard given back proves nothing"
+    monitor.end(BOB, "s3", Tally(rows=1))
+    assert monitor.snapshot().unwritten == 0
+    assert monitor.close_pass(["node-a", "node-b"]) == {}
+
+
 def test_dying_while_loading_counts_against_the_node_and_no_shard() -> None:
     monitor = Monitor(RUN)
     assert monitor.load(ANN, [None]) is None

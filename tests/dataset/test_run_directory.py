@@ -69,8 +69,10 @@ def test_a_directory_that_holds_something_else_is_refused_untouched(tmp_path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
     with pytest.raises(RunDirectoryError, match="is a file"), RunDirectory(tmp_path / "photo.jpg").lock():
         pass
-    with pytest.raises(RunDirectoryError, match="object stores are not supported"):
-        RunDirectory("s3://bucket/run")
+    with pytest.raises(RunDirectoryError, match=r"'nosuch://bucket/run': this address cannot be opened"):
+        RunDirectory("nosuch://bucket/run")
+    with pytest.raises(RunDirectoryError, match=r"'s3://\*\*\*@bucket/run': an address with a secret"):
+        RunDirectory("s3://key:secret@bucket/run")
 
 
 def test_an_empty_directory_and_one_of_a_driver_killed_at_once_can_be_used(tmp_path) -> None:

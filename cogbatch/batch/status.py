@@ -1,0 +1,234 @@
+"""How far a job is, from its run directory alone: no head, no driver, no Ray. Changes nothing there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from cogbatch.batch.progress import clock
+from cogbatch.batch.summary import ErrorKind, count_parts, error_kinds
+from cogbatch.batch.tally import Tally
+from cogbatch.dataset.object_path import ObjectPath, Place, names_in, place_of
+from cogbatch.dataset.parts import PartFooter
+from cogbatch.dataset.run_directory import RunDirectory
+from cogbatch.dataset.run_lock import SILENT_S, Holder
+from cogbatch.errors import RunDirectoryError
+
+RATE_OVER_S = 600.0  # before the newest part
+SHOWN_ERRORS = 3
+WRITTEN = ("mtime", "LastModified", "updated", "last_modified", "created")  # disk, S3, GCS, Azure, memory
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run as its directory has it.
+
+    state: finished, running (its driver lives), stopped (it does not), or unknown (it is on another machine
+    and the run on a disk). driver: who holds the run, or held it last. rows: in finished parts.
+    items_per_s: from the times of the newest parts; None when they are too few. last_activity: when a part,
+    the lock or a log was last written.
+    """
+
+    path: str
+    name: str
+    state: str
+    driver: str | None
+    rows: int
+    rows_total: int
+    errors: int
+    candidates: int
+    tokens: int
+    shards: int
+    shards_total: int
+    items_per_s: float | None
+    last_activity: str | None
+    silent_s: float | None
+    error_kinds: tuple[ErrorKind, ...]
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds left at the latest speed; None when nobody works or nothing is known."""
+        if self.state in ("finished", "stopped") or not self.items_per_s:
+            return None
+        return (self.rows_total - self.rows) / self.items_per_s
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return asdict(self) | {"eta_s": self.eta_s}
+
+    def line(self) -> str:
+        """All of it in one line."""
+        return f"{self.path}  {self.state}  {self.rows}/{self.rows_total} items  {self.errors} errors"
+
+    def lines(self) -> list[str]:
+        """The same for a person."""
+        percent = 100 * self.rows // max(self.rows_total, 1)
+        lines = [
+            f"{self.name}: {self.state}, {self.rows} of {self.rows_total} rows ({percent} %) in "
+            f"{self.shards} of {self.shards_total} shards, {self.errors} errors, "
+            f"{self.candidates} candidates, {self.tokens} tokens"
+        ]
+        if self.items_per_s is not None:
+            left = "" if self.eta_s is None else f", {clock(self.eta_s)} left"
+            lines.append(f"{self.items_per_s:.2f} items/s by the newest parts{left}")
+        if self.last_activity is not None and self.silent_s is not None:
+            lines.append(f"last written: {self.last_activity}, {clock(self.silent_s)} ago")
+        if self.driver is not None:
+            lines.append(f"driver: {self.driver}")
+        lines += [
+            f"  {kind.count} x {kind.stage}/{kind.type}, for example: {kind.message}"
+            for kind in self.error_kinds[:SHOWN_ERRORS]
+        ]
+        if self.state == "stopped":
+            lines.append("start the same job again: it does only what is missing")
+        return [*lines, f"run directory: {self.path}"]
+
+
+def run_status(path: str | Place, *, now_s: float | None = None) -> RunStatus:
+    """The status of the run in that directory.
+
+    Args:
+        now_s: seconds since the epoch; None is now.
+
+    Raises RunDirectoryError: there is no run, or its job.json is damaged.
+    """
+    run = RunDirectory(path)
+    job = run.read_job()
+    if job is None:
+        raise RunDirectoryError(
+            f"{run.path}: no job.json, so no job has started there; expected the output.path of a job"
+        )
+    footers = [footer for footer in run.footers() if footer.job_fingerprint == job["job_fingerprint"]]
+    rows_total = sum(shard["num_rows"] for shard in job["shards"])
+    tally = count_parts(run.parts, footers)
+    now_s = time.time() if now_s is None else now_s
+    driver, lives = _driver(run, now_s)
+    written = _times(str(run.parts))
+    newest = max(
+        [*written.values(), *_times(str(run.path)).values(), *_times(str(run.logs)).values()], default=None
+    )
+    return RunStatus(
+        path=str(run.path),
+        name=str(job.get("spec", {}).get("name", "job")),
+        state=_state(tally, rows_total, lives),
+        driver=driver,
+        rows=tally.rows,
+        rows_total=rows_total,
+        errors=tally.errors,
+        candidates=tally.candidates,
+        tokens=tally.tokens,
+        shards=len(footers),
+        shards_total=len(job["shards"]),
+        items_per_s=_speed(footers, written),
+        last_activity=None
+        if newest is None
+        else datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"),
+        silent_s=None if newest is None else max(0.0, now_s - newest),
+        error_kinds=error_kinds(tally),
+    )
+
+
+def find_runs(folder: str | Path) -> list[RunStatus]:
+    """The status of every run directly in a folder, or of the folder itself when it is one, by name.
+
+    Raises RunDirectoryError: no such folder, or a run's job.json is damaged.
+    """
+    place = place_of(folder)
+    if isinstance(place, Path) and not place.is_dir():
+        raise RunDirectoryError(f"{place}: no such folder; expected one that holds run directories")
+    runs = [place / name for name in names_in(place)]
+    return [run_status(run) for run in (place, *runs) if (run / "job.json").exists()]
+
+
+def _state(tally: Tally, rows_total: int, lives: bool | None) -> str:
+    if lives:
+        return "running"
+    if tally.rows >= rows_total:
+        return "finished"
+    return "unknown" if lives is None else "stopped"
+
+
+def _driver(run: RunDirectory, now_s: float) -> tuple[str | None, bool | None]:
+    """What the lock says of the run's latest driver, and whether it lives; None where that cannot be seen."""
+    if not isinstance(run.path, Path):
+        return _beating_driver(run.path, now_s)
+    try:
+        text = (run.path / "lock").read_text().strip()
+    except OSError:
+        return None, False
+    match = re.match(r"pid (\d+) on (\S+)", text)
+    if match is None:
+        return text or None, None if text else False
+    if match[2] != socket.gethostname():
+        return f"{text}; on another machine, so whether it lives cannot be seen from here", None
+    lives = _holds(int(match[1]), run.path / "lock")
+    return (text if lives else f"none (the last was {text})"), lives
+
+
+def _beating_driver(run: ObjectPath, now_s: float) -> tuple[str | None, bool | None]:
+    """The same on an object store, where a driver writes its lock anew every few seconds."""
+    beats = {name: when for name, when in _times(f"{run}/lock").items() if name.isdecimal()}
+    if not beats:
+        return None, False
+    last = max(beats, key=int)
+    try:
+        holder = Holder(**json.loads((run / "lock" / last).read_bytes()))
+    except (OSError, ValueError, TypeError):  # replaced at this moment, or no lock of ours
+        return None, None
+    lives = not holder.is_gone and now_s - beats[last] < SILENT_S
+    return (str(holder) if lives else f"none (the last was {holder})"), lives
+
+
+def _holds(pid: int, path: Path) -> bool:
+    """Whether a process of this machine holds the lock of a file. Asking by locking could refuse a driver."""
+    try:
+        listed = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:  # not Linux
+        try:
+            os.kill(pid, 0)
+        except OSError as err:
+            return isinstance(err, PermissionError)
+        return True
+    inode = str(path.stat().st_ino)
+    return any(
+        entry[4] == str(pid) and entry[5].rsplit(":", 1)[-1] == inode for entry in listed if len(entry) > 5
+    )
+
+
+def _times(folder: str) -> dict[str, float]:
+    """When each file of a folder was written, in seconds since the epoch; empty when there is no folder."""
+    fs, root = fsspec.core.url_to_fs(folder)
+    try:
+        entries: Sequence[Mapping[str, Any]] = fs.ls(root, detail=True, refresh=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    files = [entry for entry in entries if entry["type"] == "file"]
+    return {entry["name"].rsplit("/", 1)[-1]: _written_s(entry) for entry in files}
+
+
+def _written_s(entry: Mapping[str, Any]) -> float:
+    written = next((entry[key] for key in WRITTEN if entry.get(key) is not None), 0.0)
+    return written.timestamp() if isinstance(written, datetime) else float(written)
+
+
+def _speed(footers: Sequence[PartFooter], written: Mapping[str, float]) -> float | None:
+    """Rows per second between the oldest and the newest of the latest parts."""
+    parts = sorted((written[footer.name], footer.num_rows) for footer in footers if footer.name in written)
+    if not parts:
+        return None
+    newest = parts[-1][0]
+    latest = [(when, rows) for when, rows in parts if when >= newest - RATE_OVER_S]
+    passed_s = newest - latest[0][0]
+    if passed_s <= 0:
+        return None
+    return sum(rows for when, rows in latest if when > latest[0][0]) / passed_s
