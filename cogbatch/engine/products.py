@@ -22,14 +22,17 @@ class RowBlocks:
     """In which numbers rows may be multiplied by a model's weights.
 
     Args:
-        linears: all layers that are asked for.
+        linears: all layers that are asked for. dtype: of the rows; that of packed weights says nothing.
         unit_rows: what numbers of rows are padded to; None is 8 on the CPU and 64 on CUDA (never run: no GPU
             at hand), where small products cost as much as that.
     """
 
-    def __init__(self, linears: Iterable[nn.Module], *, unit_rows: int | None = None) -> None:
+    def __init__(
+        self, linears: Iterable[nn.Module], *, dtype: torch.dtype, unit_rows: int | None = None
+    ) -> None:
         self._linears = list({_kind(linear): linear for linear in linears}.values())
         device = next(self._linears[0].parameters()).device
+        self._dtype = dtype
         self._unit_rows = unit_rows or _UNIT_ROWS[device.type]
         self._largest: dict[int, int] = {}  # by torch's threads, which share out the work
 
@@ -48,11 +51,9 @@ class RowBlocks:
 
     def _proven_rows(self, linear: nn.Module) -> int:
         unit, most = self._unit_rows, self._unit_rows * _MOST_UNITS
-        weight: torch.Tensor = next(linear.parameters())
-        # Rows come in the dtype of what is never quantized.
-        dtype = next(one.weight.dtype for one in self._linears if type(one) is nn.Linear)
         generator = torch.Generator().manual_seed(0)
-        rows = torch.randn(most, _in_features(linear), generator=generator).to(weight.device, dtype)
+        rows = torch.randn(most, _in_features(linear), generator=generator)
+        rows = rows.to(next(linear.parameters()).device, self._dtype)
         expected = torch.cat([multiply(linear, part) for part in rows.split(unit)])
         proven = unit
         while proven < most:

@@ -36,7 +36,7 @@ class Runner:
             dtype=self.dtype,
             device=self.device,
         )
-        self._blocks = RowBlocks(linears(model), unit_rows=unit_rows)
+        self._blocks = RowBlocks(linears(model), dtype=self.dtype, unit_rows=unit_rows)
         # One table for all steps: the last bits of a cosine depend on the size of the tensor it is taken of.
         positions = torch.arange(self.config.max_position_embeddings, device=self.device)[None]
         cos, sin = model.model.rotary(positions, self.dtype)

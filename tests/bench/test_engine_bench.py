@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cogbatch import Engine, GenerationParams
+from cogbatch.decoding import registry
 from tests.bench import expanded
 from tests.bench.cases import Case, expanded_bytes, expanded_prompts, serve
 from tests.bench.ending import hazard
@@ -26,6 +27,13 @@ from tests.bench.setting import TINY, Setting, bench_model
 from tests.bench.stages import Watched
 from tests.bench.table import BEGIN, END, write_between_markers
 from tests.tiny import ByteTokenizer, tiny_model
+
+
+@pytest.fixture(autouse=True)
+def _own_strategies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cases register a strategy; other tests must not see it."""
+    monkeypatch.setattr(registry, "STRATEGIES", dict(registry.STRATEGIES))
+
 
 # Every number below is worked out by hand for these sizes: 4 patches, 7 tokens up to eoi, heads of 2.
 SMALL = Setting(

@@ -48,7 +48,7 @@ def test_a_row_is_the_same_in_any_company(
 ) -> None:
     torch.set_num_threads(threads)
     layer = linear(inner, outer, dtype, seed)
-    blocks = RowBlocks([layer])
+    blocks = RowBlocks([layer], dtype=dtype)
     rows = torch.randn(count, inner).to(dtype)
     packed = torch.cat([rows, torch.zeros(blocks.padding(count), inner, dtype=dtype)])
     together = multiply(layer, packed, block_rows=blocks.largest)
@@ -60,14 +60,14 @@ def test_a_row_is_the_same_in_any_company(
 
 def test_numbers_of_rows_that_change_the_order_are_found_out() -> None:
     layers = [linear(64, 32, torch.float32), Fickle(64, 48, bias=False).requires_grad_(False)]
-    assert RowBlocks(layers[:1]).largest > 16
-    assert RowBlocks(layers).largest == 16  # 24 rows are too many
+    assert RowBlocks(layers[:1], dtype=torch.float32).largest > 16
+    assert RowBlocks(layers, dtype=torch.float32).largest == 16  # 24 rows are too many
 
 
 def test_where_nothing_more_is_proven_a_unit_is_multiplied_at_once() -> None:
     layer = Fickle(64, 48, bias=False).requires_grad_(False)
     layer.many = 8
-    blocks = RowBlocks([layer])
+    blocks = RowBlocks([layer], dtype=torch.float32)
     assert blocks.largest == 8
     assert torch.equal(
         multiply(layer, rows := torch.randn(24, 64), block_rows=8),
@@ -86,6 +86,6 @@ def test_it_is_a_product(rows: int, dtype: torch.dtype) -> None:
 
 @given(rows=st.integers(1, 500), unit=st.sampled_from([8, 64]))
 def test_padding_fills_the_last_unit(rows: int, unit: int) -> None:
-    padding = RowBlocks([linear(8, 8, torch.float32)], unit_rows=unit).padding(rows)
+    padding = RowBlocks([linear(8, 8, torch.float32)], dtype=torch.float32, unit_rows=unit).padding(rows)
     assert 0 <= padding < unit
     assert (rows + padding) % unit == 0

@@ -170,7 +170,7 @@ def test_how_many_rows_go_together_is_measured_on_every_shape_and_in_the_models_
     for layer in asked:
         layer.register_forward_hook(note)
     with torch.inference_mode():
-        assert RowBlocks(asked).largest >= 8
+        assert RowBlocks(asked, dtype=model.dtype).largest >= 8
     quantized = [layer for layer in asked if type(layer) is not nn.Linear]
     assert {shape[:2] for shape in seen} >= {(layer.in_features, layer.out_features) for layer in quantized}
     assert {shape[2] for shape in seen} == {torch.float32}
