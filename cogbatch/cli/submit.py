@@ -10,6 +10,7 @@ import typer
 from cogbatch.cli.app import app
 from cogbatch.cli.jobs import Override, Spec
 from cogbatch.cli.options import Debug, Json, show
+from cogbatch.redact import without_secrets
 
 if TYPE_CHECKING:
     from cogbatch.batch.submission import JobClient, SubmittedJob
@@ -47,7 +48,7 @@ def submit(
     spec = load_spec(job, overrides=overrides or [])
     client = submission.connect(address)
     made = submission.submit_job(client, spec, command=command, job_id=job_id)
-    typer.echo(f"job {made.job_id} on {address}, run directory {made.run_path}", err=True)
+    typer.echo(f"job {made.job_id} on {without_secrets(address)}, run directory {made.run_path}", err=True)
     if wait:
         try:
             made = _follow(client, made.job_id, to_stderr=True)

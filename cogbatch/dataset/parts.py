@@ -127,6 +127,10 @@ def _read_footer(path: Place) -> PartFooter | None:
         )
     except (FileNotFoundError, pa.ArrowException, KeyError, ValueError):
         return None
+    except OSError as err:
+        if err.errno is not None:  # the storage failed; what is there may be whole
+            raise
+        return None  # Arrow's word for a footer that cannot be parsed
 
 
 def _footer_of(name: str, table: pa.Table, *, retry: str) -> PartFooter:

@@ -74,6 +74,13 @@ def test_a_truncated_foreign_or_other_sized_part_is_not_complete(parts) -> None:
     for length in (0, 3, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         assert not is_complete(path, 3)
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for place in range(footer, len(whole) - 4, 61):
+        for byte in (b"\0", b"\xff"):
+            path.write_bytes(whole[:place] + byte + whole[place + 1 :])
+            read_footer(path)  # damage is never an exception
+    path.write_bytes(b"PAR1" + b"\0" * 40 + (20).to_bytes(4, "little") + b"PAR1")
+    assert not is_complete(path, 3)
     pq.write_table(table(), path)  # right rows, without our marks
     assert not is_complete(path, 3)
 
