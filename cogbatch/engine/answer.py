@@ -52,10 +52,6 @@ class Answer:
     def _error(self) -> RequestError | None:
         return next((item.error for item in self.items if item.error), None)
 
-    def refused(self, error: RequestError) -> RequestOutput:
-        """What the caller gets when it cannot be answered."""
-        return self._output((), error)
-
     def output(self, tokenizer: Any) -> RequestOutput:
         """What the caller gets, once all items are done."""
         error = self._error

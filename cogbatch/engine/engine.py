@@ -169,11 +169,12 @@ class Engine:
                 if not flight.answers:
                     return
                 was_alone = len(flight.answers) == 1
-                for starved in self._step(flight):
+                # Not the answers: a name for one would keep its keys and values alive.
+                for request, task in [(starved.request, starved.task) for starved in self._step(flight)]:
                     if was_alone:
-                        yield starved.refused(self._too_large(starved.task))
+                        yield self._refused(request, self._too_large(task))
                     else:
-                        waiting.append((starved.request, starved.task))
+                        waiting.append((request, task))
                 yield from (answer.output(self._tokenizer) for answer in flight.take_finished())
         finally:
             intake.close()
@@ -201,11 +202,12 @@ class Engine:
                 return
             waiting.popleft()
             if isinstance(task, RequestError):
-                self._on_progress(0)
-                yield RequestOutput(id=request.id, error=task, tag=request.tag)
+                yield self._refused(request, task)
                 continue
             try:
                 flight.answers.append(self._start(request, task, flight.images))
+                if flight.answers[-1].is_done:  # with its first tokens: it need not wait for others
+                    return
             except Exception as problem:
                 if not is_out_of_memory(problem):
                     raise
@@ -213,8 +215,11 @@ class Engine:
                     flight.shrink()
                     waiting.appendleft((request, task))
                     return
-                self._on_progress(0)
-                yield RequestOutput(id=request.id, error=self._too_large(task), tag=request.tag)
+                yield self._refused(request, self._too_large(task))
+
+    def _refused(self, request: GenerationRequest, error: RequestError) -> RequestOutput:
+        self._on_progress(0)
+        return RequestOutput(id=request.id, error=error, tag=request.tag)
 
     def _prepare(self, request: GenerationRequest, params: GenerationParams) -> Task | RequestError:
         return prepare(
@@ -238,6 +243,8 @@ class Engine:
             stream = f"{request.id}\x00{index}" if index else request.id
             item = Item(prompt, cache, logprobs, end_ids=self._end_ids, seed=task.params.seed, stream=stream)
             self._on_progress(item.start())
+            if item.is_starved:
+                raise MemoryError("memory ran out while the first tokens were chosen")
             items.append(item)
         return Answer(request, task, items, end_ids=self._end_ids, started=started)
 

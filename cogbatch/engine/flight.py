@@ -70,14 +70,11 @@ class Flight:
 
     def has_room_for(self, task: Task) -> bool:
         """Whether it can join."""
-        if not self.answers:
-            self.images.forget_unused()
-            return True
-        if task.num_rows + sum(item.cache.num_rows for item in self.running) > self._max_rows:
+        if self.answers and task.num_rows + sum(_rows(item) for item in self.running) > self._max_rows:
             return False
         if not self._has_tokens_for(task):
             self.images.forget_unused()
-        return self._has_tokens_for(task)
+        return not self.answers or self._has_tokens_for(task)
 
     def take_finished(self) -> list[Answer]:
         """Removes those that are done, and returns them."""
@@ -107,3 +104,8 @@ class Flight:
     def _has_tokens_for(self, task: Task) -> bool:
         image = 0 if task.picture is None or task.picture in self.images else task.picture.num_tokens
         return self._cached_tokens + task.own_tokens + image <= self._max_cached_tokens
+
+
+def _rows(item: Item) -> int:
+    """Rows to count for an item: those alive, unless it may draw others anew."""
+    return item.prompt.num_rows if item.prompt.part.params.resample_loops else item.cache.num_rows

@@ -102,11 +102,18 @@ class Item:
     def _propose(self, logprobs: torch.Tensor) -> torch.Tensor:
         state = self._state
         parent, token = self._strategy.step(state.allowed(logprobs), state, state.step, self._random)
+        if parent.dim() != 1 or parent.shape != token.shape:
+            raise ValueError(f"step returned parents {list(parent.shape)} and tokens {list(token.shape)}")
         return torch.stack([parent.double(), token.double(), logprobs[parent, token].double()])
 
     def _accept(self, proposal: Proposal) -> int:
         state = self._state
         parents, tokens = ([int(value) for value in row] for row in proposal[:2])
+        rows, vocabulary = len(state.lanes), self._first_logprobs.shape[1]
+        if any(not 0 <= row < rows for row in parents) or any(not 0 <= t < vocabulary for t in tokens):
+            raise ValueError(
+                f"step returned a parent outside 0..{rows - 1} or a token outside 0..{vocabulary - 1}"
+            )
         kept = state.take(parents, tokens, list(proposal[2]))
         if any(
             math.isnan(total) for total in state.logprobs + [h.cumulative_logprob for h in state.finished]
@@ -123,7 +130,7 @@ class Item:
 
     def _finish(self) -> int:
         """Takes the choices of a run that ended, or draws those again that ended in a loop."""
-        choices = self._strategy.finish(self._state)
+        choices = list(self._strategy.finish(self._state))
         attempts = self.prompt.part.params.resample_loops
         if not attempts:
             self._choices = choices

@@ -117,7 +117,7 @@ def prepare(
         return Task(tuple(prompts), picture, params)
     except (CogbatchError, ValueError) as problem:
         return RequestError(stage=stage, type=type(problem).__name__, message=str(problem))
-    except Exception as problem:  # a bad request must not end the batch, whatever it breaks
+    except BaseException as problem:  # of a thread; panics of Rust tokenizers are no Exception
         kind = ImageError if stage == "image" else PromptError
         return RequestError(stage=stage, type=kind.__name__, message=f"{type(problem).__name__}: {problem}")
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Container, Sequence
 from dataclasses import replace
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from PIL import Image
 from cogbatch import Engine, GenerationParams, GenerationRequest, RequestOutput
 from cogbatch.decoding import registry
 from cogbatch.decoding.sample import Sample
-from cogbatch.decoding.strategy import State
+from cogbatch.decoding.strategy import Choice, State
 from cogbatch.engine.cache import ItemCache, Prefix
 from cogbatch.engine.runner import Runner
 from tests.tiny import ByteTokenizer, tiny_model
@@ -187,3 +188,68 @@ def test_other_errors_of_the_device_are_not_taken_for_a_lack_of_memory() -> None
     engine = engine_on(Failing([3], RuntimeError("CUDA error: an illegal memory access")))
     with pytest.raises(RuntimeError, match="illegal memory access"):
         list(engine.generate(questions(4, 3), PARAMS))
+
+
+class Crowded(Runner):
+    """Room for the keys and values of so many items that are alive, wherever a name for them is left."""
+
+    def __init__(self, *, items: int) -> None:
+        super().__init__(tiny_model())
+        self._items, self._alive = items, WeakSet[ItemCache]()
+
+    def decode(
+        self, tokens: Sequence[int], caches: Sequence[ItemCache], *, deterministic: bool
+    ) -> list[torch.Tensor]:
+        self._alive.update(caches)
+        if len(self._alive) > self._items:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().decode(tokens, caches, deterministic=deterministic)
+
+
+@pytest.mark.parametrize("items", [1, 2])
+def test_what_had_to_leave_is_freed_at_once(items: int, undisturbed: dict[str, tuple[object, ...]]) -> None:
+    outputs = list(engine_on(Crowded(items=items)).generate(questions(4, 3), PARAMS))
+    assert candidates(outputs) == undisturbed
+
+
+class Wrong(Sample):
+    """Breaks the protocol in one way at its third token, or at the end."""
+
+    def __init__(self, way: str) -> None:
+        self._way = way
+
+    def step(
+        self, logprobs: torch.Tensor, state: State, t: int, rng: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if t == 0 and self._way == "no memory":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        parent, token = super().step(logprobs, state, t, rng)  # type: ignore[arg-type]
+        if t == 2 and self._way == "token":
+            token = token - 1000
+        if t == 2 and self._way == "parent":
+            parent = parent - 1
+        if t == 2 and self._way == "shape":
+            parent, token = parent[None], token[None]
+        return parent, token
+
+    def finish(self, state: State) -> list[Choice]:
+        return None if self._way == "nothing" else super().finish(state)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("way", ["no memory", "token", "parent", "shape", "nothing"])
+def test_a_strategy_that_breaks_its_protocol_ends_its_own_request_only(
+    monkeypatch: pytest.MonkeyPatch, way: str, undisturbed: dict[str, tuple[object, ...]]
+) -> None:
+    monkeypatch.setattr(registry, "STRATEGIES", {**registry.STRATEGIES, "wrong": Wrong(way)})
+    bad = GenerationRequest("bad", picture(0), "q", params=replace(PARAMS, strategy="wrong"))
+    engine = Engine(tiny_model(), ByteTokenizer())
+    outputs = {o.id: o for o in engine.generate([*questions(4, 1), bad, *questions(4, 3)[4:]], PARAMS)}
+    assert outputs.pop("bad").error is not None
+    assert candidates(list(outputs.values())) == undisturbed
+
+
+def test_an_image_is_kept_for_the_next_request_when_none_is_left() -> None:
+    runner = Failing()
+    same = [GenerationRequest(f"{i}", picture(0), "q" * i) for i in range(4)]
+    candidates(list(engine_on(runner, max_rows=4).generate(same, PARAMS)))
+    assert runner.images == 1
