@@ -80,8 +80,8 @@ def fill_with_sat(
         assert isinstance(task, Task)
         prompts[f"{run.request.id}.ids"] = torch.tensor(task.prompts[0].ids)
         prompts[f"{run.request.id}.types"] = torch.tensor(task.prompts[0].token_types)
-        if task.pixels is not None:
-            prompts[f"{run.request.id}.pixels"] = task.pixels
+        if task.picture is not None:
+            prompts[f"{run.request.id}.pixels"] = task.picture.pixels
     save_file(prompts, out / "prompts")
     end = config.eos_token_id
     request = {
