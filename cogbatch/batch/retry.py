@@ -132,7 +132,7 @@ def _stored_spec(run: RunDirectory, overrides: Sequence[str]) -> JobSpec:
         raise RunDirectoryError(
             f"{run.path} has no job.json; expected a run directory, the output.path of a job"
         )
-    here = f"output.path={json.dumps(str(run.path))}"
+    here = f"output.path={json.dumps(str(run.path), ensure_ascii=False)}"
     spec = parse_spec(stored["spec"], overrides=[*overrides, here], where=str(run.path / "job.json"))
     if absent := incomplete_addresses(spec.model_dump(mode="json")):
         raise RunDirectoryError(

@@ -61,9 +61,6 @@ class Answer:
                 candidates = tuple(self._candidates(tokenizer))
             except Exception as problem:  # selectors from elsewhere run here too; one must not end the batch
                 error = RequestError(stage="generate", type=type(problem).__name__, message=str(problem))
-        return self._output(candidates, error)
-
-    def _output(self, candidates: tuple[Candidate, ...], error: RequestError | None) -> RequestOutput:
         return RequestOutput(
             id=self.request.id,
             candidates=candidates,

@@ -253,8 +253,7 @@ class Engine:
         so the numbers are the same either way."""
         if picture is None:
             return self._runner.prefill_text(prompt.ids, prompt.token_types)
-        bos = prompt.ids[0]
-        image = images.get(picture, lambda new: self._runner.prefill_image(bos, new.pixels))
+        image = images.get(picture, lambda: self._runner.prefill_image(prompt.ids[0], picture.pixels))
         if image.length == len(prompt.ids):
             return image
         return self._runner.prefill_text(prompt.ids, prompt.token_types, behind=image)

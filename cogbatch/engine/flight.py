@@ -24,11 +24,11 @@ class Images:
         self._alive: WeakValueDictionary[bytes, Prefix] = WeakValueDictionary()
         self._recent: deque[Prefix] = deque(maxlen=_RECENT_IMAGES)
 
-    def get(self, picture: Picture, prefill: Callable[[Picture], Prefix]) -> Prefix:
+    def get(self, picture: Picture, prefill: Callable[[], Prefix]) -> Prefix:
         """The prefix of equal pixels, or a new one."""
         prefix = self._alive.get(picture.digest)
         if prefix is None:
-            prefix = self._alive[picture.digest] = prefill(picture)
+            prefix = self._alive[picture.digest] = prefill()
         self._recent.append(prefix)
         return prefix
 

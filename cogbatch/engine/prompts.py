@@ -13,6 +13,7 @@ import torch
 
 from cogbatch.decoding.params import check_params
 from cogbatch.decoding.parts import Part, parts
+from cogbatch.engine.memory import image_tokens
 from cogbatch.errors import CogbatchError, ImageError, PromptError
 from cogbatch.images import DEFAULT_LIMITS, ImageLimits, load_image
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
@@ -100,7 +101,7 @@ def prepare(
         if request.image is not None:
             image = load_image(request.image, limits=image_limits)
             pixels = preprocess_image(image, config.vision_config.image_size)
-            picture = Picture(pixels, _digest(pixels), 1 + config.num_image_tokens)
+            picture = Picture(pixels, _digest(pixels), image_tokens(config))
         stage = "prompt"
         if not isinstance(request.prompt, str):
             raise PromptError(f"the prompt is {type(request.prompt).__name__}: expected a string")

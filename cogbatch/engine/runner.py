@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from cogbatch.engine.cache import Geometry, ItemCache, Prefix
+from cogbatch.engine.memory import image_tokens
 from cogbatch.engine.products import RowBlocks
 from cogbatch.engine.step import Step, linears
 from cogbatch.model.decoder import image_positions, vision_spans
@@ -42,11 +43,6 @@ class Runner:
         cos, sin = model.model.rotary(positions, self.dtype)
         self._cos, self._sin = cos[0].transpose(0, 1), sin[0].transpose(0, 1)  # [positions, 1, D]
 
-    @property
-    def image_border(self) -> int:
-        """Tokens of a prompt that belong to its image: bos, boi, patches and eoi."""
-        return 1 + self.config.num_image_tokens
-
     @torch.inference_mode()
     def prefill_image(self, bos: int, pixels: torch.Tensor) -> Prefix:
         """The part of a prompt that all prompts about an image share.
@@ -54,11 +50,11 @@ class Runner:
         Args:
             pixels: [3, px, px] normalised.
         """
-        types = torch.ones(1, self.image_border, dtype=torch.long)
+        types = torch.ones(1, image_tokens(self.config), dtype=torch.long)
         types[:, 0] = 0
         features = self.model.get_image_features(pixels[None].to(self.device))
         embeds = torch.cat([self._embed([bos]), features.to(self.dtype)], dim=1)
-        prefix = Prefix(self.geometry, self.image_border)
+        prefix = Prefix(self.geometry, types.shape[1])
         return self._fill(prefix, embeds, types, image_positions(types))
 
     @torch.inference_mode()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from cogbatch.decoding.rng import ItemRandom
 from cogbatch.decoding.strategy import State
@@ -25,6 +23,7 @@ from cogbatch.engine.memory import (
 from cogbatch.engine.runner import Runner
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.types import GenerationParams, Quantization, QuantizationType
+from tests.bench.memory import peak, pixels
 from tests.tiny import tiny_config, tiny_model
 
 CPU = torch.device("cpu")
@@ -114,23 +113,6 @@ def choose(logprobs: torch.Tensor) -> torch.Tensor:
     state = State(params=params, end_ids=frozenset())
     warped = warp(state.allowed(logprobs), torch.zeros(len(logprobs), 1, dtype=torch.long), params)
     return ItemRandom(0, "a").draw(warped, purpose=0, step=1, streams=range(len(logprobs)))  # type: ignore[arg-type]
-
-
-def pixels(config: CogVLMConfig) -> torch.Tensor:
-    return torch.zeros(3, config.vision_config.image_size, config.vision_config.image_size)
-
-
-def peak(run: Callable[[], Any]) -> tuple[Any, int]:
-    """What run returns, and the most bytes that tensors made in it held at once, by torch's own count."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        result = run()
-    assert recorded.profiler is not None
-    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    return result, most
 
 
 def test_a_budget_is_never_negative_and_a_share_is_no_more_than_the_whole() -> None:
