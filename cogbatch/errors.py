@@ -6,7 +6,8 @@ CogbatchError
 ├── ImageError          one image cannot be loaded (stage "image" of an error row)
 ├── PromptError         one prompt cannot be used, for example too long (stage "prompt")
 ├── RunDirectoryError   the output directory belongs to another job, or is in use
-└── JobError            the job cannot start or go on
+├── JobError            the job cannot start or go on
+└── EvaluationError     candidates cannot be judged, compared or exported as asked
 
 A wrong argument to a Python function is a ValueError.
 """
@@ -44,3 +45,7 @@ class RunDirectoryError(CogbatchError):
 
 class JobError(CogbatchError):
     """The job cannot start, or must stop before its end."""
+
+
+class EvaluationError(CogbatchError):
+    """Candidates cannot be judged, compared or exported as asked: a checker failed, a column is missing."""

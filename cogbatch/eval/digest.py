@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from cogbatch.eval.metrics import Average, ItemMetrics, averages, item_metrics
+from cogbatch.eval.judge import Judge, Judgement
+from cogbatch.eval.metrics import Average, averages, check_draws, item_metrics, quality_metrics
 from cogbatch.eval.runs import Item, Run
 from cogbatch.types import RequestError
 
@@ -33,8 +34,9 @@ class Digest:
     Args:
         rows_in: of the job. rows_out: in the parts. misplaced: rows out that are not where the grid has them.
         candidates, tokens: delivered in all rows. model_fingerprints: the different ones in the rows.
-        foreign_rows: rows of another job. averages: over the items without error.
-        sample: in input order.
+        foreign_rows: rows of another job. averages: over the items without error, those of a judge too.
+        sample: in input order. judgements: of the candidates of each of its items; empty without a judge.
+        no_pass_at_k: why there is no pass@k, where items were judged right or wrong.
     """
 
     rows_in: int
@@ -47,6 +49,8 @@ class Digest:
     model_fingerprints: tuple[str, ...]
     averages: tuple[Average, ...]
     sample: tuple[Item, ...]
+    judgements: tuple[tuple[Judgement, ...], ...] = ()
+    no_pass_at_k: str | None = None
 
     @property
     def num_errors(self) -> int:
@@ -59,17 +63,19 @@ class Digest:
         return self.rows_in == self.rows_out and not self.misplaced
 
 
-def digest_run(run: Run, *, max_items: int, seed: int = 0) -> Digest:
+def digest_run(run: Run, *, max_items: int, judge: Judge | None = None, seed: int = 0) -> Digest:
     """Reads all parts once. Memory: about 200 bytes an item, the sample, and a bounded number of messages.
 
     Args:
         max_items: size of the sample, drawn uniformly; the same seed draws the same rows.
+        judge: of the candidates; adds the metrics of quality_metrics.
 
-    Raises ValueError: max_items below 0. RunDirectoryError: a part cannot be read.
+    Raises ValueError: max_items below 0. RunDirectoryError: a part cannot be read. EvaluationError: the
+    judge failed.
     """
     if max_items < 0:
         raise ValueError(f"max_items is {max_items}, expected at least 0")
-    tally = _Tally()
+    tally = _Tally(judge=judge, no_pass_at_k=_why_no_pass_at_k(run))
     metrics = averages(_metrics(run, tally, _draw(run.num_finished, max_items, seed)), seed=seed)
     return Digest(
         rows_in=run.num_rows,
@@ -82,11 +88,15 @@ def digest_run(run: Run, *, max_items: int, seed: int = 0) -> Digest:
         model_fingerprints=tuple(sorted(tally.fingerprints)),
         averages=metrics,
         sample=tuple(tally.sample),
+        judgements=tuple(tally.judgements),
+        no_pass_at_k=tally.no_pass_at_k if judge is not None else None,
     )
 
 
 @dataclass
 class _Tally:
+    judge: Judge | None = None
+    no_pass_at_k: str | None = None
     rows: int = 0
     misplaced: int = 0
     foreign_rows: int = 0
@@ -96,6 +106,23 @@ class _Tally:
     kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
     messages: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     sample: list[Item] = field(default_factory=list)
+    judgements: list[tuple[Judgement, ...]] = field(default_factory=list)
+
+    def measure(self, item: Item, *, sampled: bool) -> Mapping[str, float | None]:
+        """The metrics of an item without error, judged where there is a judge."""
+        metrics = vars(item_metrics(item.candidates))
+        if self.judge is None:
+            return metrics
+        judged = self.judge(item)
+        if sampled:
+            self.judgements[-1] = judged
+        return metrics | quality_metrics(
+            [candidate.text for candidate in item.candidates],
+            [one.score for one in judged],
+            [one.correct for one in judged],
+            [one.content for one in judged],
+            draws=self.no_pass_at_k is None,
+        )
 
     def add_error(self, error: RequestError) -> None:
         self.kinds[error.stage, error.type] += 1
@@ -115,11 +142,15 @@ class _Tally:
         )
 
 
-def _metrics(run: Run, tally: _Tally, drawn: frozenset[int]) -> Iterator[ItemMetrics]:
+def _metrics(run: Run, tally: _Tally, drawn: frozenset[int]) -> Iterator[Mapping[str, float | None]]:
     """The metrics of the items without error; everything else goes into the tally on the way."""
-    for item, place in zip(run.items(), _places(run), strict=True):
-        if tally.rows in drawn:
+    carried = tally.judge.columns if tally.judge is not None else ()
+    for item, place in zip(run.items(carried=carried), _places(run), strict=True):
+        sampled = tally.rows in drawn
+        if sampled:
             tally.sample.append(item)
+            if tally.judge is not None:
+                tally.judgements.append(())
         tally.rows += 1
         tally.misplaced += item.identity != place
         tally.foreign_rows += item.job_fingerprint != run.job["job_fingerprint"]
@@ -127,7 +158,7 @@ def _metrics(run: Run, tally: _Tally, drawn: frozenset[int]) -> Iterator[ItemMet
         tally.candidates += len(item.candidates)
         tally.tokens += sum(candidate.num_tokens for candidate in item.candidates)
         if item.error is None:
-            yield item_metrics(item.candidates)
+            yield tally.measure(item, sampled=sampled)
         else:
             tally.add_error(item.error)
 
@@ -139,6 +170,14 @@ def _places(run: Run) -> Iterator[tuple[str, int] | None]:
         shard = grid.get(part.name)
         for row in range(part.num_rows):
             yield (run.job["files"][shard.file_index], shard.first_row + row) if shard else None
+
+
+def _why_no_pass_at_k(run: Run) -> str | None:
+    try:
+        check_draws(run.job["spec"].get("generation", {}))
+    except ValueError as err:
+        return str(err)
+    return None
 
 
 def _draw(num_rows: int, max_items: int, seed: int) -> frozenset[int]:

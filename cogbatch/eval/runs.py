@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -45,7 +45,7 @@ JOB_KEYS = ("job_fingerprint", "model_fingerprint", "dataset_fingerprint", "spec
 
 @dataclass(frozen=True)
 class Item:
-    """One row of a part. candidates: without their token ids."""
+    """One row of a part. candidates: without their token ids. carried: the columns that were asked for."""
 
     id: str
     image: str | None
@@ -56,6 +56,7 @@ class Item:
     input_row: int
     model_fingerprint: str
     job_fingerprint: str
+    carried: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def identity(self) -> tuple[str, int]:
@@ -87,18 +88,26 @@ class Run:
         """Rows in the parts."""
         return sum(part.num_rows for part in self.parts)
 
-    def items(self) -> Iterator[Item]:
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Columns of the input that the job carried to its parts."""
+        return tuple(self.job["spec"]["input"].get("columns", ()))
+
+    def items(self, *, carried: Sequence[str] = ()) -> Iterator[Item]:
         """All rows of the parts, in input order, a few at a time.
+
+        Args:
+            carried: columns of self.carried that the items have.
 
         Raises RunDirectoryError: a part is damaged, or gone since the run was opened.
         """
         for part in self.parts:
             path = self.path / "parts" / part.name
-            columns = [*COLUMNS, *(f"candidates.list.element.{name}" for name in CANDIDATE_COLUMNS)]
+            columns = [*COLUMNS, *(f"candidates.list.element.{name}" for name in CANDIDATE_COLUMNS), *carried]
             try:
                 with path.open("rb") as opened, pq.ParquetFile(opened) as file:
                     for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                        yield from map(_item, batch.to_pylist())
+                        yield from (_item(row, carried) for row in batch.to_pylist())
             except (pa.ArrowException, KeyError, OSError) as err:
                 raise RunDirectoryError(
                     f"{path} cannot be read ({' '.join(str(err).split())}); delete it and run the job again"
@@ -124,7 +133,7 @@ def open_run(path: str | Place) -> Run:
     return Run(directory.path, job, tuple(map(Shard.from_json, job["shards"])), parts)
 
 
-def _item(row: Mapping[str, Any]) -> Item:
+def _item(row: Mapping[str, Any], carried: Sequence[str]) -> Item:
     return Item(
         id=row["id"],
         image=row["image"],
@@ -135,6 +144,7 @@ def _item(row: Mapping[str, Any]) -> Item:
         input_row=row["input_row"],
         model_fingerprint=row["model_fingerprint"],
         job_fingerprint=row["job_fingerprint"],
+        carried={name: row[name] for name in carried},
     )
 
 

@@ -35,6 +35,16 @@ class Verdict:
     num_facts: int = 0
     content: tuple[str, ...] = ()
 
+    @property
+    def correct(self) -> bool:
+        """Whether it is true."""
+        return self.label == "true"
+
+    @property
+    def score(self) -> float:
+        """1 when it is true, else 0."""
+        return float(self.correct)
+
 
 def check(candidate_text: str, row: Mapping[str, object]) -> Verdict:
     """The verdict on a candidate of a row.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,11 +39,14 @@ def write_run(
     shard_size: int = 2,
     done: int | None = None,
     models: Sequence[str] | None = None,
+    carried: Mapping[str, Sequence[object]] | None = None,
+    generation: Mapping[str, object] | None = None,
 ) -> Path:
     """The path of a run over images 0.png, 1.png ... (2, 4, 6 ... pixels wide), one item per output.
 
     Args:
         ids: of the items. done: how many shards have a part. models: the model fingerprint of each shard.
+        carried: columns with a value for each item. generation: of the spec, over what it has.
     """
     data = folder / "data"
     data.mkdir(parents=True)
@@ -55,10 +58,13 @@ def write_run(
                 "id": ids[number] if ids else f"item-{number}",
                 "image": f"{number}.png",
                 "prompt": f"What is {number}?",
+                **{column: values[number] for column, values in (carried or {}).items()},
             }
         )
     (data / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    options = InputOptions(str(data / "rows.jsonl"), id_column="id", prompt_column="prompt")
+    options = InputOptions(
+        str(data / "rows.jsonl"), id_column="id", prompt_column="prompt", columns=tuple(carried or ())
+    )
     dataset = open_dataset(options)
     shards = dataset.shards(shard_size)
     run = RunDirectory(folder / "run")
@@ -72,7 +78,7 @@ def write_run(
                     "name": name,
                     "model": {"checkpoint": "models/tiny"},
                     "input": asdict(options),
-                    "generation": {"num_candidates": 2, "temperature": 0.8},
+                    "generation": {"num_candidates": 2, "temperature": 0.8, **(generation or {})},
                 },
                 "started": "2026-11-23T04:00:00+00:00",
                 "files": [file.path for file in dataset.files],

@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 
 from cogbatch.decoding.registry import STRATEGIES
 from cogbatch.eval.metrics import (
-    averages,
     check_draws,
     mean_at_k,
     oracle_at_k,
     pass_at_every_k,
     pass_at_k,
-    pass_rates,
 )
 from cogbatch.types import GenerationParams, PortfolioMember
 
@@ -81,13 +79,6 @@ def test_pass_at_k_of_draws_that_cannot_be_is_an_error() -> None:
         pass_at_k(2, 3, 1)
 
 
-def test_rows_of_pass_at_every_k_can_be_averaged() -> None:
-    rows = pass_rates([[True, False], [False, False], [True]], resolved(strategy="sample"))
-    found = averages(rows)
-    assert [(one.metric, one.num_items) for one in found] == [("pass@1", 3), ("pass@2", 2)]
-    assert [one.mean for one in found] == pytest.approx([0.5, 0.5])
-
-
 @pytest.mark.parametrize(
     "fine",
     [
@@ -138,8 +129,6 @@ def test_draws_as_they_fell_are_accepted(fine: dict[str, Any]) -> None:
 def test_pass_at_k_refuses_draws_that_were_chosen_and_says_why(params: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         check_draws(params)
-    with pytest.raises(ValueError, match=reason):  # before the first row is asked for
-        pass_rates([[True]], params)
 
 
 def test_pass_at_k_knows_every_bundled_strategy_and_refuses_those_that_promise_distinct_ones() -> None:
@@ -154,6 +143,5 @@ def test_pass_at_k_knows_every_bundled_strategy_and_refuses_those_that_promise_d
 
 def test_a_strategy_from_elsewhere_is_accepted_when_it_is_said_to_draw_independently() -> None:
     check_draws(resolved(strategy="mine"), independent={"mine"})
-    assert list(pass_rates([[True]], resolved(strategy="mine"), independent=["mine"])) == [{"pass@1": 1}]
     with pytest.raises(ValueError, match="resample_loops"):
         check_draws(resolved(strategy="mine", resample_loops=1), independent={"mine"})

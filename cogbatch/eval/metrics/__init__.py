@@ -12,7 +12,6 @@ from cogbatch.eval.metrics.at_k import (
     oracle_at_k,
     pass_at_every_k,
     pass_at_k,
-    pass_rates,
 )
 from cogbatch.eval.metrics.averages import Average, averages
 from cogbatch.eval.metrics.bleu import corpus_bleu, sentence_bleu
@@ -27,6 +26,7 @@ from cogbatch.eval.metrics.diversity import (
     vendi_score,
 )
 from cogbatch.eval.metrics.item import METRICS, ItemMetrics, item_metrics, logprob_per_token
+from cogbatch.eval.metrics.quality import quality_metrics
 from cogbatch.eval.metrics.rouge import rouge_l
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
     "oracle_at_k",
     "pass_at_every_k",
     "pass_at_k",
-    "pass_rates",
+    "quality_metrics",
     "repeats",
     "rouge_l",
     "rouge_l_distance",

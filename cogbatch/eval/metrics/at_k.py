@@ -7,7 +7,7 @@ every k of n draws, which says something about other draws only if none of these
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 from operator import mul
 from typing import Any
@@ -62,23 +62,6 @@ def pass_at_every_k(num_draws: int, num_correct: int) -> tuple[float, ...]:
     # Chance to draw wrong ones only; 0 for good once they are used up.
     missed = accumulate(((wrong - i) / (num_draws - i) for i in range(num_draws)), mul)
     return tuple(1 - chance for chance in missed)
-
-
-def pass_rates(
-    correct: Iterable[Sequence[bool]], generation: Mapping[str, Any], *, independent: Collection[str] = ()
-) -> Iterator[dict[str, float]]:
-    """For each item {"pass@1": ..., "pass@2": ...} up to its number of draws: rows for averages.
-
-    Args:
-        correct: for each item, whether each of its draws is. generation, independent: see check_draws.
-
-    Raises ValueError: as check_draws, before the first row.
-    """
-    check_draws(generation, independent=independent)
-    return (
-        {f"pass@{k}": value for k, value in enumerate(pass_at_every_k(len(draws), sum(draws)), start=1)}
-        for draws in (list(map(bool, item)) for item in correct)
-    )
 
 
 def check_draws(generation: Mapping[str, Any], *, independent: Collection[str] = ()) -> None:

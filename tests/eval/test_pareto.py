@@ -1,0 +1,30 @@
+"""Laws of the Pareto front."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cogbatch.eval.pareto import pareto_front, rising
+
+VALUES = st.integers(0, 5).map(float)
+
+
+def test_the_front_is_what_nothing_beats_in_both() -> None:
+    points = [(1.0, 3.0), (2.0, 2.0), (1.0, 2.0), (2.0, 2.0), (0.0, 4.0), (None, 9.0), (9.0, None)]
+    assert pareto_front(points) == (True, True, False, True, True, False, False)
+
+
+@given(st.lists(st.tuples(VALUES, VALUES), min_size=1))
+def test_every_point_off_the_front_is_beaten_by_one_on_it(points: list[tuple[float, float]]) -> None:
+    on = pareto_front(points)
+    front = [point for point, is_on in zip(points, on, strict=True) if is_on]
+    for (x, y), is_on in zip(points, on, strict=True):
+        beaten = any(a >= x and b >= y and (a, b) != (x, y) for a, b in front)
+        assert beaten != is_on
+
+
+def test_where_lower_is_better_the_sign_turns() -> None:
+    assert rising("self_bleu", 3.0) == -3
+    assert rising("correct", 3.0) == 3
+    assert rising("self_bleu", None) is None
