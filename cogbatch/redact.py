@@ -1,13 +1,17 @@
-"""Text without the secrets that URLs carry. The one place that says what a secret is; standard library only.
+"""Text without secrets. The one place that says what a secret is; standard library only.
 
-What is removed: userinfo (user:password@) and the values of query and fragment parameters that grant access,
-also of a URL that is percent-encoded, once or more, as the parameter of another. The rest of the URL stays,
-so that one can still see what is meant.
+From URLs: userinfo (user:password@) and the values of query and fragment parameters that grant access, also
+where the URL is percent-encoded, once or more, as the parameter of another. The rest of the URL stays, so one
+can still see what is meant. What is said to people (errors, logs, progress) also loses the values of
+environment variables that are named like a secret; data is not compared with them.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator, Mapping
+from urllib.parse import quote, quote_plus
 
 REMOVED = "***"
 
@@ -45,10 +49,12 @@ _PARAMETER = re.compile(
     rf"(?:=|%(?P<depth>(?:25){{0,8}})3D))"
     rf"(?(depth)(?:(?!%(?:(?P=depth))(?:26|3B|23)){_VALUE})*|{_VALUE}*)"
 )
-_LACKING = re.compile(
-    r"(?i)(?::|%(?:25){0,8}3A)(?:/|%(?:25){0,8}2F){1,2}\*\*\*(?:@|%(?:25){0,8}40)"
-    r"|(?:=|%(?:25){0,8}3D)\*\*\*".replace(r"\*\*\*", re.escape(REMOVED))
+# HF_TOKEN, AWS_ACCESS_KEY_ID, AZURE_STORAGE_CONNECTION_STRING, PGPASSWORD; not PWD, not ..._FILE or ..._PATH.
+_VARIABLE = re.compile(
+    r"(?i).*(?:token|secret|passw(?:or)?d|passphrase|credentials?|signature|jwt|connection_?string"
+    r"|_(?:pwd|pass|sas|auth)|key(?:_?id)?)"
 )
+_MIN_VALUE = 8  # characters: "false" and "1" stand for themselves
 
 
 def without_secrets(text: str) -> str:
@@ -62,12 +68,37 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def sayable(text: str, *, environment: Mapping[str, str] | None = None) -> str:
+    """without_secrets, and without the values of environment variables that are named like a secret.
+
+    Args:
+        environment: None is that of this process.
+    """
+    text = without_secrets(text)
+    for value in _values(os.environ if environment is None else environment):
+        text = text.replace(value, REMOVED)
+    return text
+
+
+def one_line(err: BaseException) -> str:
+    """What an exception says, as it may be said: on one line."""
+    return sayable(" ".join(str(err).split()))
+
+
 def lacks_secrets(text: str) -> bool:
-    """Whether without_secrets has taken something out of this text, so that it is no address any more."""
-    return _LACKING.search(text) is not None
+    """Whether something was taken out of this text, so that it is no address any more."""
+    return REMOVED in text and ":/" in text
 
 
 def shown(source: str) -> str:
     """A path or URL as error messages have it: quoted, without secrets, and cut where it is long."""
     source = without_secrets(source)
     return repr(source if len(source) <= 200 else source[:197] + "...")
+
+
+def _values(environment: Mapping[str, str]) -> Iterator[str]:
+    """Secret values as they are and as URLs have them, the longest first. A path of a file is no secret."""
+    values = {value for name, value in environment.items() if _VARIABLE.fullmatch(name)}
+    secrets = {value for value in values if len(value) >= _MIN_VALUE and not os.path.exists(value)}  # noqa: PTH110 - Path raises on long ones
+    encoded = (form for value in secrets for form in (quote(value, safe=""), quote(value), quote_plus(value)))
+    yield from sorted({*secrets, *encoded}, key=len, reverse=True)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cogbatch.errors import DatasetError
-from cogbatch.redact import lacks_secrets, shown, without_secrets
+from cogbatch.redact import lacks_secrets, sayable, shown, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -137,6 +137,49 @@ def test_a_url_without_a_secret_is_unchanged_however_often_it_is_encoded(
     for _ in range(depth):
         url = f"http://proxy:80/?url={quote(url, safe='')}"
     assert without_secrets(url) == url
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "OPENAI_API_KEY"],
+        *[
+            "AZURE_STORAGE_CONNECTION_STRING",
+            "AZURE_STORAGE_SAS_TOKEN",
+            "PGPASSWORD",
+            "MYSQL_PWD",
+            "my_passwd",
+        ],
+    ],
+)
+def test_what_is_said_holds_no_value_of_a_variable_that_is_named_like_a_secret(name: str) -> None:
+    environment = {name: "a/b+c d12", "OTHER_SECRET": "a/b+c", "ANOTHER_TOKEN": "a/b+c d12 and more"}
+    said = sayable("x a/b+c d12 y a%2Fb%2Bc%20d12 z a/b+c d12 and more", environment=environment)
+    assert said == "x *** y *** z ***"
+    assert sayable("a/b%2Bc%20d12 a%2Fb%2Bc+d12", environment=environment) == "*** ***"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {
+            "HOME": "/home/ann",
+            "PWD": "/somewhere",
+            "TOKENIZERS_PARALLELISM": "parallel",
+            "MONKEY_ISLAND": "parallel",
+        },
+        {"MAX_TOKEN": "512", "USE_AUTH_TOKEN": "false", "API_KEY": ""},  # short: they stand for themselves
+        {"GOOGLE_APPLICATION_CREDENTIALS": __file__, "AWS_WEB_IDENTITY_TOKEN_FILE": "/somewhere/token"},
+    ],
+)
+def test_other_variables_and_what_is_no_secret_may_be_said(environment: dict[str, str]) -> None:
+    text = f"512 of false in /home/ann and /somewhere/token, parallel, by {__file__}"
+    assert sayable(text, environment=environment) == text
+
+
+def test_an_error_of_ours_quotes_no_variable_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_s3cretOfTheHub")
+    assert str(DatasetError("401 for hf_s3cretOfTheHub")) == "401 for ***"
 
 
 def test_hostile_text_takes_no_longer_than_its_length_asks_for() -> None:

@@ -25,6 +25,7 @@ from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.run_lock import SILENT_S, Holder
 from cogbatch.dataset.shards import stored_shards
 from cogbatch.errors import CogbatchError, RunDirectoryError
+from cogbatch.redact import one_line
 
 RATE_OVER_S = 600.0  # before the newest part
 SHOWN_ERRORS = 3
@@ -182,7 +183,7 @@ def _status_of(run: Place) -> RunStatus | Unreadable:
     try:
         return run_status(run)
     except (CogbatchError, OSError, pa.ArrowException) as err:
-        return Unreadable(str(run), " ".join(str(err).split()))
+        return Unreadable(str(run), one_line(err))
 
 
 def _state(tally: Tally, rows_total: int, lives: bool | None) -> str:
