@@ -12,7 +12,7 @@ CogbatchError
 A wrong argument to a Python function is a ValueError.
 """
 
-from cogbatch.redact import without_secrets
+from cogbatch.redact import sayable
 
 
 class CogbatchError(Exception):
@@ -20,7 +20,7 @@ class CogbatchError(Exception):
 
     def __init__(self, *args: object) -> None:
         # Here and not where messages are made: paths and URLs are in most of them.
-        super().__init__(*(without_secrets(value) if isinstance(value, str) else value for value in args))
+        super().__init__(*(sayable(value) if isinstance(value, str) else value for value in args))
 
 
 class CheckpointError(CogbatchError):

@@ -33,6 +33,7 @@ from cogbatch.dataset.run_lock import Guard
 from cogbatch.dataset.schema import record, rows_to_table
 from cogbatch.dataset.shards import Shard
 from cogbatch.errors import JobError, RunDirectoryError
+from cogbatch.redact import one_line
 from cogbatch.types import RequestError, RequestOutput
 
 POLL_S = 1.0
@@ -163,7 +164,7 @@ class Driver:
                     avoid_nodes=self._refusals,
                 )
             except Exception as err:  # Ray gave up on this pass; the parts say what it achieved
-                self._failures.append(f"{type(err).__name__}: {' '.join(str(err).split())[:500]}")
+                self._failures.append(f"{type(err).__name__}: {one_line(err)[:500]}")
 
         thread = threading.Thread(target=work, name="pass", daemon=True)
         thread.start()

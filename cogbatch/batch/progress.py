@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cogbatch.redact import without_secrets
+from cogbatch.redact import sayable
 
 PLAIN_EVERY_S = 5.0
 
@@ -94,7 +94,7 @@ class PlainProgress:
 
     def say(self, line: str) -> None:
         """One line."""
-        print(without_secrets(line), file=self._stream, flush=True)
+        print(sayable(line), file=self._stream, flush=True)
 
     def update(self, status: Status) -> None:
         """One line, if the last one is old enough or the job is complete."""
@@ -118,7 +118,7 @@ class RichProgress:
 
     def say(self, line: str) -> None:
         """One line above the bar."""
-        self._live.console.print(without_secrets(line), markup=False, highlight=False)
+        self._live.console.print(sayable(line), markup=False, highlight=False)
 
     def update(self, status: Status) -> None:
         """Redraws the bar."""

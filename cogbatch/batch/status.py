@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 
 from cogbatch.batch.progress import clock
 from cogbatch.batch.summary import ErrorKind, count_parts, error_kinds
@@ -22,7 +23,9 @@ from cogbatch.dataset.object_path import ObjectPath, Place, names_in, place_of
 from cogbatch.dataset.parts import PartFooter
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.run_lock import SILENT_S, Holder
-from cogbatch.errors import RunDirectoryError
+from cogbatch.dataset.shards import stored_shards
+from cogbatch.errors import CogbatchError, RunDirectoryError
+from cogbatch.redact import one_line
 
 RATE_OVER_S = 600.0  # before the newest part
 SHOWN_ERRORS = 3
@@ -100,7 +103,8 @@ def run_status(path: str | Place, *, now_s: float | None = None) -> RunStatus:
     Args:
         now_s: seconds since the epoch; None is now.
 
-    Raises RunDirectoryError: there is no run, or its job.json is damaged.
+    Raises: RunDirectoryError: there is no run, or its job.json is not one. OSError, ArrowException: the
+        storage fails, or a part is damaged within.
     """
     run = RunDirectory(path)
     job = run.read_job()
@@ -108,8 +112,9 @@ def run_status(path: str | Place, *, now_s: float | None = None) -> RunStatus:
         raise RunDirectoryError(
             f"{run.path}: no job.json, so no job has started there; expected the output.path of a job"
         )
+    shards = stored_shards(job, where=run.path / "job.json")
     footers = [footer for footer in run.footers() if footer.job_fingerprint == job["job_fingerprint"]]
-    rows_total = sum(shard["num_rows"] for shard in job["shards"])
+    rows_total = sum(shard.num_rows for shard in shards)
     tally = count_parts(run.parts, footers)
     now_s = time.time() if now_s is None else now_s
     driver, lives = _driver(run, now_s)
@@ -128,7 +133,7 @@ def run_status(path: str | Place, *, now_s: float | None = None) -> RunStatus:
         candidates=tally.candidates,
         tokens=tally.tokens,
         shards=len(footers),
-        shards_total=len(job["shards"]),
+        shards_total=len(shards),
         items_per_s=_speed(footers, written),
         last_activity=None
         if newest is None
@@ -138,16 +143,47 @@ def run_status(path: str | Place, *, now_s: float | None = None) -> RunStatus:
     )
 
 
-def find_runs(folder: str | Path) -> list[RunStatus]:
-    """The status of every run directly in a folder, or of the folder itself when it is one, by name.
+@dataclass(frozen=True)
+class Unreadable:
+    """A run directory of which nothing can be said, and why."""
 
-    Raises RunDirectoryError: no such folder, or a run's job.json is damaged.
+    path: str
+    problem: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return {"state": "unreadable", **asdict(self)}
+
+    def line(self) -> str:
+        """All of it in one line."""
+        return f"{self.path}  unreadable: {self.problem}"
+
+
+def find_runs(folder: str | Path) -> list[RunStatus | Unreadable]:
+    """Every run directly in a folder, or the folder itself when it is one, by name: one cannot hide others.
+
+    Raises RunDirectoryError: no such folder.
     """
     place = place_of(folder)
     if isinstance(place, Path) and not place.is_dir():
         raise RunDirectoryError(f"{place}: no such folder; expected one that holds run directories")
     runs = [place / name for name in names_in(place)]
-    return [run_status(run) for run in (place, *runs) if (run / "job.json").exists()]
+    return [_status_of(run) for run in (place, *runs) if _has_job(run)]
+
+
+def _has_job(run: Place) -> bool:
+    """Whether a job began there; a folder that may not be entered may be a run."""
+    try:
+        return (run / "job.json").exists()
+    except OSError:
+        return True
+
+
+def _status_of(run: Place) -> RunStatus | Unreadable:
+    try:
+        return run_status(run)
+    except (CogbatchError, OSError, pa.ArrowException) as err:
+        return Unreadable(str(run), one_line(err))
 
 
 def _state(tally: Tally, rows_total: int, lives: bool | None) -> str:
@@ -163,7 +199,7 @@ def _driver(run: RunDirectory, now_s: float) -> tuple[str | None, bool | None]:
     if not isinstance(run.path, Path):
         return _beating_driver(run.path, now_s)
     try:
-        text = (run.path / "lock").read_text().strip()
+        text = (run.path / "lock").read_text(errors="replace").strip()
     except OSError:
         return None, False
     match = re.match(r"pid (\d+) on (\S+)", text)

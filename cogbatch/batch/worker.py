@@ -31,6 +31,7 @@ from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.schema import record, rows_to_table
 from cogbatch.dataset.shards import Shard
 from cogbatch.errors import RunDirectoryError
+from cogbatch.redact import one_line, sayable
 from cogbatch.types import RequestOutput
 
 BEAT_EVERY_S = 0.5
@@ -77,11 +78,11 @@ class ShardWorker:
             ray.get(self._monitor.end.remote(self._id, name, None))
             return "stopped"
         except _UnwrittenError as err:
-            ray.get(self._monitor.unwritten.remote(self._id, name, " ".join(str(err).split())))
+            ray.get(self._monitor.unwritten.remote(self._id, name, one_line(err)))
             return "failed"
         except Exception as err:
             # Storage that fails says nothing about the rows; anything else may be their fault.
-            message = f"{type(err).__name__}: {' '.join(str(err).split())}"
+            message = f"{type(err).__name__}: {one_line(err)}"
             blames = not isinstance(err, OSError)
             ray.get(self._monitor.fail.remote(self._id, name, message, blames=blames))
             return "failed"
@@ -142,7 +143,7 @@ class ShardWorker:
                 try:
                     self._loop = self._load()
                 except Exception as err:
-                    self._refusal = " ".join(str(err).split())
+                    self._refusal = one_line(err)
                     raise _RefusedError(self._refusal) from err
             return self._loop
 
@@ -198,7 +199,7 @@ class ShardWorker:
 
     def _crash(self, err: Exception) -> None:
         """Ends the process: Ray starts a fresh one; a raising call would be retried on a dead engine."""
-        message = f"the engine failed: {type(err).__name__}: {' '.join(str(err).split())}"
+        message = f"the engine failed: {type(err).__name__}: {one_line(err)}"
         try:
             ray.get(self._monitor.crash.remote(self._id, message), timeout=10)
         finally:
@@ -228,4 +229,4 @@ def _count(tally: Tally, output: RequestOutput) -> None:
     tally.candidates += len(output.candidates)
     tally.tokens += sum(candidate.num_tokens for candidate in output.candidates)
     if output.error is not None:
-        tally.add_error(Kind(output.error.stage, output.error.type), output.error.message)
+        tally.add_error(Kind(output.error.stage, output.error.type), sayable(output.error.message))

@@ -13,7 +13,7 @@ import typer
 
 from cogbatch import __version__
 from cogbatch.errors import CogbatchError
-from cogbatch.redact import without_secrets
+from cogbatch.redact import one_line, sayable
 
 app = typer.Typer(
     name="cogbatch",
@@ -34,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as err:
         expected = isinstance(err, CogbatchError | ValueError | OSError)
         if "--debug" in arguments:
-            typer.echo(without_secrets(traceback.format_exc()), err=True)
+            typer.echo(sayable(traceback.format_exc()), err=True)
         kind = "" if expected else f"unexpected {type(err).__name__} (--debug shows where): "
-        typer.echo(f"Error: {kind}{without_secrets(' '.join(str(err).split()))}", err=True)
+        typer.echo(f"Error: {kind}{one_line(err)}", err=True)
         sys.exit(1)
 
 

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cogbatch.redact import without_secrets
+from cogbatch.redact import one_line
 from cogbatch.types import RequestError, Stage
 
 ID_SEPARATOR = "|"  # between the values of several id columns
@@ -74,5 +74,5 @@ def printable(text: str) -> str:
 
 def row_error(stage: Stage, err: BaseException) -> RequestError:
     """A row's error as its three fields; the message on one line and without secrets."""
-    message = printable(without_secrets(" ".join(str(err).split()))) or type(err).__name__
+    message = printable(one_line(err)) or type(err).__name__
     return RequestError(stage=stage, type=type(err).__name__, message=message)

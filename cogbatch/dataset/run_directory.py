@@ -166,12 +166,17 @@ class RunDirectory:
             value = read_json(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as err:
+        except (OSError, ValueError, RecursionError) as err:
             raise RunDirectoryError(f"{path} cannot be read ({err}); expected the job of a run") from err
-        if not isinstance(value, dict) or "job_fingerprint" not in value:
+        if not isinstance(value, dict) or not isinstance(value.get("job_fingerprint"), str):
             raise RunDirectoryError(
                 f"{path} is no job of ours: it has no job_fingerprint; use another output path"
             )
+        for key in ("identity", "spec"):
+            if not isinstance(value.get(key, {}), dict):
+                raise RunDirectoryError(
+                    f"{path}: {key} is not an object; was it made by hand, or by another version?"
+                )
         return value
 
     def missing(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from cogbatch.dataset.rows import Row
-from cogbatch.redact import shown, without_secrets
+from cogbatch.redact import sayable, shown
 from cogbatch.types import Candidate, RequestError, RequestOutput
 
 
@@ -104,7 +104,7 @@ def _candidate(candidate: Candidate) -> dict[str, object]:
 
 def _error(row: Row, error: RequestError) -> dict[str, str]:
     """The error in the data's own words for the image: the same wherever the dataset lies."""
-    message = without_secrets(error.message)  # an exception of any library may quote a URL
+    message = sayable(error.message)  # an exception of any library may quote what it was given
     if isinstance(row.image, str) and row.image_ref is not None:
         message = message.replace(shown(row.image), shown(row.image_ref))
     return {"stage": error.stage, "type": error.type, "message": message}

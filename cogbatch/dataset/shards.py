@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from cogbatch.errors import DatasetError
+from cogbatch.errors import DatasetError, RunDirectoryError
 
 MAX_SHARDS = 100_000  # of one job: each is one Ray object
 MIN_AUTO_SIZE, MAX_AUTO_SIZE = 8, 512
@@ -77,6 +77,20 @@ class Shard:
         if set(value) != names:
             raise ValueError(f"a shard has the keys {sorted(names)}, got {sorted(value)}")
         return cls(**value)
+
+
+def stored_shards(job: Mapping[str, Any], *, where: object) -> tuple[Shard, ...]:
+    """The shards of a job.json. where: its path. Raises RunDirectoryError: none, or of another shape."""
+    try:
+        shards = tuple(map(Shard.from_json, job["shards"]))
+        if shards and all(type(shard.num_rows) is int and shard.num_rows > 0 for shard in shards):
+            return shards
+        raise ValueError("expected shards of at least one row")
+    except (KeyError, TypeError, ValueError) as err:
+        raise RunDirectoryError(
+            f"{where}: its shards cannot be read ({type(err).__name__}: {err});"
+            " was it made by hand, or by another version?"
+        ) from err
 
 
 def auto_shard_size(num_rows: int) -> int:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from cogbatch.dataset.object_path import Place
 from cogbatch.dataset.parts import PartFooter
 from cogbatch.dataset.run_directory import RunDirectory
-from cogbatch.dataset.shards import Shard
+from cogbatch.dataset.shards import Shard, stored_shards
 from cogbatch.errors import RunDirectoryError
 from cogbatch.types import Candidate, RequestError
 
@@ -127,10 +127,11 @@ def open_run(path: str | Place) -> Run:
         raise RunDirectoryError(
             f"{directory.path / 'job.json'} lacks {', '.join(absent)}; was it written by another version?"
         )
+    shards = stored_shards(job, where=directory.path / "job.json")
     parts = directory.footers()
     if not parts:
         raise RunDirectoryError(f"{directory.path} has no finished part; run its job first")
-    return Run(directory.path, job, tuple(map(Shard.from_json, job["shards"])), parts)
+    return Run(directory.path, job, shards, parts)
 
 
 def _item(row: Mapping[str, Any], carried: Sequence[str]) -> Item:

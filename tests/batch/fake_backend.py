@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import ray
 
@@ -60,7 +61,10 @@ class FakeEngine:
                 Path(argument).touch(exist_ok=False)
                 os.kill(os.getpid(), signal.SIGSTOP)
         if deed == "crash":
-            raise RuntimeError("the GPU fell off")
+            raise RuntimeError(f"the GPU fell off {os.environ.get(argument, '')}".strip())
+        if deed == "tell":  # a library that quotes what it was given
+            said = f"401 for {os.environ[argument]} at https://h/?x={quote(os.environ[argument])}"
+            return RequestOutput(request.id, error=RequestError("image", "HTTPError", said), tag=request.tag)
         if deed == "sleep":
             for _ in range(10):
                 time.sleep(float(argument) / 10)

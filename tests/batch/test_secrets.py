@@ -6,6 +6,7 @@ import base64
 import functools
 import io
 import json
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import ray
-from fake_backend import FAKE, FakeEngine
+from fake_backend import FAKE, FakeEngine, MakeSpec
+from job_files import ENVIRONMENT, driver_of, rows_of
 from PIL import Image
 
 from cogbatch.batch.job import plan_job, run_job
@@ -139,6 +141,33 @@ def test_no_secret_is_left_behind_or_said(spec: JobSpec, capsys: pytest.CaptureF
         assert "s3cret" not in text
         assert "t0ken" not in text
         assert PAIR not in text
+
+
+ENGINE_SECRET, STORE_SECRET = "hf_s3cretOfTheHub", "wJal/rXUt+s3cret/bPxRfi"
+
+
+def test_no_secret_of_the_environment_is_left_behind_or_said(make_spec: MakeSpec, tmp_path: Path) -> None:
+    """Errors that quote one: of an image, and of an engine that ends its process, with others and alone."""
+    spec = make_spec(
+        ["say", "tell HF_TOKEN", "tell AWS_SECRET_ACCESS_KEY", "crash HF_TOKEN"],
+        model={"tokenizer": f"https://h/m?x={ENGINE_SECRET}"},
+        errors={"shard_attempts": 1, "max_error_rate": 1.0},
+        cluster={"max_workers": 1},
+    )
+    secrets = {"HF_TOKEN": ENGINE_SECRET, "AWS_SECRET_ACCESS_KEY": STORE_SECRET}
+    done = subprocess.run(
+        driver_of(spec, tmp_path), env=ENVIRONMENT | secrets, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(spec)
+    messages = {name: row["error"]["message"] for name, row in rows.items() if row["error"]}  # type: ignore[index]
+    assert messages["i1"].startswith("401 for *** at https://h/")
+    assert messages["i2"].startswith("401 for *** at https://h/")
+    assert messages["i3"].endswith("alone in a worker: the engine failed: RuntimeError: the GPU fell off ***")
+    left = left_behind(Path(spec.output.path))
+    assert "https://h/m?x=***" in left  # job.json
+    for text in (left, done.stdout, done.stderr):
+        assert "s3cret" not in text
 
 
 def test_what_job_json_does_not_keep_is_asked_for_and_a_new_secret_is_the_same_job(spec: JobSpec) -> None:

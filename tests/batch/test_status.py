@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from cogbatch.errors import RunDirectoryError
 from cogbatch.types import Candidate, RequestError, RequestOutput
 
 SHARDS = tuple(Shard(number, 0, 10 * number, 10) for number in range(4))
-JOB = {
+JOB: dict[str, object] = {
     "job_fingerprint": "j1",
     "spec": {"name": "captions"},
     "shards": [shard.to_json() for shard in SHARDS],
@@ -184,6 +185,58 @@ def test_a_folder_of_runs_is_listed_by_name_and_other_things_are_not(tmp_path: P
     assert [Path(run.path).name for run in find_runs(tmp_path)] == ["a", "b"]
     assert [Path(run.path).name for run in find_runs(tmp_path / "a")] == ["a"]
     assert find_runs(tmp_path)[0].line().endswith("a  stopped  0/40 items  0 errors")
+
+
+SHARD = SHARDS[0].to_json()
+GRIDS: list[object] = [
+    *[None, 7, "grid", {}, {"a": 1}, [], [7], [None], [[1, 2]], ["s"], [{}], [{"num_rows": 10}]],
+    [{**SHARD, "colour": 1}],
+]
+ROWS: list[object] = ["10", None, -1, 0, True, 1.5, []]
+OTHERS: list[tuple[str, object]] = [
+    *[("job_fingerprint", None), ("spec", None), ("spec", ["captions"]), ("identity", "j")],
+    *[("shards", grid) for grid in GRIDS],
+    *[("shards", [{**SHARD, "num_rows": rows}]) for rows in ROWS],
+]
+OTHER_SHAPES = [
+    *["", "{", "[]", "null", "7", '"job"', "{}", "[" * 100_000, '{"job_fingerprint": 7}'],
+    *[json.dumps({**JOB, key: value}) for key, value in OTHERS],
+    json.dumps({key: value for key, value in JOB.items() if key != "shards"}),
+]
+
+
+@pytest.mark.parametrize("text", OTHER_SHAPES, ids=range(len(OTHER_SHAPES)))
+def test_a_job_of_another_shape_is_one_line_that_names_it_and_hides_no_other_run(
+    tmp_path: Path, text: str
+) -> None:
+    for name in ("a", "b", "c"):
+        begin(tmp_path / name)
+    (tmp_path / "b" / "job.json").write_text(text)
+    with pytest.raises(
+        RunDirectoryError, match=r"b/job\.json.*(cannot be read|no job of ours|not an object)"
+    ):
+        run_status(tmp_path / "b")
+    lines = [run.line() for run in find_runs(tmp_path)]
+    assert [line.split()[1] for line in lines] == ["stopped", "unreadable:", "stopped"]
+    assert "b/job.json" in lines[1]
+    assert "\n" not in lines[1]
+    assert json.loads(json.dumps([run.to_json()["state"] for run in find_runs(tmp_path)]))[1] == "unreadable"
+
+
+def test_no_damage_to_the_files_of_a_run_hides_the_others(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d", "e"):
+        write(begin(tmp_path / name), SHARDS[0], at_s=time.time(), errors=3)
+    (tmp_path / "b" / "job.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "c" / "job.json").unlink()
+    (tmp_path / "c" / "job.json").mkdir()
+    (tmp_path / "d" / "lock").write_bytes(b"\xff\xfe\x00")
+    part = tmp_path / "e" / "parts" / SHARDS[0].part_name
+    data = bytearray(part.read_bytes())
+    footer_bytes = int.from_bytes(data[-8:-4], "little") + 8
+    data[4:-footer_bytes] = b"\0" * (len(data) - 4 - footer_bytes)
+    part.write_bytes(data)
+    states = {Path(run.path).name: run.to_json()["state"] for run in find_runs(tmp_path)}
+    assert states == {"a": "stopped", "b": "unreadable", "c": "unreadable", "d": "unknown", "e": "unreadable"}
 
 
 def test_a_place_without_a_run_is_an_error_that_says_so(tmp_path: Path) -> None:
