@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cogbatch.types import Template
+
+if TYPE_CHECKING:
+    from cogbatch.eval.judge import JudgeOptions
 
 Json = Annotated[bool, typer.Option("--json", help="Last line on stdout: the result as one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show where it came from.")]
@@ -17,6 +20,41 @@ Tokenizer = Annotated[
     typer.Option("--tokenizer", "--local-tokenizer", help="Directory or hub id. [default: the model's]"),
 ]
 Version = Annotated[Template | None, typer.Option(help="Prompt template. [default: the model's own]")]
+Checker = Annotated[
+    str | None,
+    typer.Option(metavar="MODULE:FUNCTION", help="Judges candidates, called as function(text, row)."),
+]
+References = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Carried column with texts that candidates are judged by."),
+]
+# The names of cogbatch.eval.judge.Metric; that module is too heavy for help.
+Metric = Annotated[
+    Literal["cider", "bleu", "rouge-l", "vqa", "exact"],
+    typer.Option(help="How candidates are compared with --references."),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="Score from which a candidate is correct. [default: the checker's or metric's own]"),
+]
+
+
+def judge_options(
+    checker: str | None, references: str | None, metric: Metric, threshold: float | None
+) -> JudgeOptions | None:
+    """What --checker, --references, --metric and --threshold ask for; None where nothing is to be judged.
+
+    Raises ValueError: both a checker and references, or a threshold without either.
+    """
+    from cogbatch.eval.judge import JudgeOptions
+
+    if checker is None and references is None:
+        if threshold is not None:
+            raise ValueError("--threshold needs --checker or --references: nothing else gives a score")
+        return None
+    if checker is not None and references is not None:
+        raise ValueError("--checker and --references exclude each other; give one of the two")
+    return JudgeOptions(checker=checker, references=references, metric=metric, threshold=threshold)
 
 
 def show(lines: Iterable[str], result: Mapping[str, Any], *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class PartFooter:
     """What the footer of a part says: whose it is, and its counts, so that a summary reads no rows.
 
     retry: the round of retry-failed that replaced the part; empty for one that was never replaced.
+    written_s: when, in seconds since the epoch by the clock of its worker; copying the file does not change
+    it. None in parts of versions that did not say.
     """
 
     name: str
@@ -35,12 +38,18 @@ class PartFooter:
     job_fingerprint: str
     model_fingerprint: str
     retry: str = ""
+    written_s: float | None = None
 
 
-def write_part(directory: str | Place, name: str, table: pa.Table, *, retry: str = "") -> PartFooter:
+def write_part(
+    directory: str | Place, name: str, table: pa.Table, *, retry: str = "", now_s: float | None = None
+) -> PartFooter:
     """Writes the table (of schema.part_schema) as the part `name`, whole or not at all; returns its footer.
 
     Local: temporary name in the same folder, fsync, rename. Object store: one PUT. Replaces an earlier part.
+
+    Args:
+        now_s: seconds since the epoch; None is now.
 
     Raises ValueError: not a part's name, another number of rows than the name says, or mixed fingerprints.
     """
@@ -49,7 +58,7 @@ def write_part(directory: str | Place, name: str, table: pa.Table, *, retry: str
         raise ValueError(
             f"{name!r} cannot hold {table.num_rows} rows; expected part-<file>-<row>-<rows>.parquet"
         )
-    footer = _footer_of(name, table, retry=retry)
+    footer = _footer_of(name, table, retry=retry, written_s=time.time() if now_s is None else now_s)
     marks = {
         KEY_PREFIX + key: str(value) for key, value in vars(footer).items() if key not in ("name", "num_rows")
     }
@@ -124,6 +133,7 @@ def _read_footer(path: Place) -> PartFooter | None:
             job_fingerprint=marks[KEY_PREFIX + "job_fingerprint"],
             model_fingerprint=marks[KEY_PREFIX + "model_fingerprint"],
             retry=marks.get(KEY_PREFIX + "retry", ""),
+            written_s=float(marks[KEY_PREFIX + "written_s"]) if KEY_PREFIX + "written_s" in marks else None,
         )
     except (FileNotFoundError, pa.ArrowException, KeyError, ValueError):
         return None
@@ -133,7 +143,7 @@ def _read_footer(path: Place) -> PartFooter | None:
         return None  # Arrow's word for a footer that cannot be parsed
 
 
-def _footer_of(name: str, table: pa.Table, *, retry: str) -> PartFooter:
+def _footer_of(name: str, table: pa.Table, *, retry: str, written_s: float) -> PartFooter:
     fingerprints = {}
     for key in ("job_fingerprint", "model_fingerprint"):
         values = pc.unique(table[key]).to_pylist()
@@ -150,5 +160,6 @@ def _footer_of(name: str, table: pa.Table, *, retry: str) -> PartFooter:
         candidates=pc.sum(table["num_candidates"]).as_py() or 0,
         tokens=pc.sum(tokens).as_py() or 0,
         retry=retry,
+        written_s=written_s,
         **fingerprints,
     )

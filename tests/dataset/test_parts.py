@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -49,6 +50,22 @@ def test_a_part_reads_back_with_its_schema_and_counts(tmp_path, parts) -> None:
     assert (written.job_fingerprint, written.model_fingerprint) == ("job", "model")
     assert list_parts(tmp_path) == ("part-0-0-3.parquet",)
     assert os.listdir(parts) == ["part-0-0-3.parquet"]  # noqa: PTH208 - hidden files too
+
+
+def test_a_part_says_when_it_was_written_whatever_becomes_of_the_file(parts) -> None:
+    before_s = time.time()
+    written = write_part(parts, "part-0-0-3.parquet", table())
+    assert before_s <= written.written_s <= time.time()
+    assert write_part(parts, "part-0-0-3.parquet", table(), now_s=1.5).written_s == 1.5
+    os.utime(parts / "part-0-0-3.parquet", (9, 9))
+    assert read_footer(parts / "part-0-0-3.parquet").written_s == 1.5
+    marks = {
+        key: value
+        for key, value in pq.read_schema(parts / "part-0-0-3.parquet").metadata.items()
+        if key != b"cogbatch.written_s"
+    }
+    pq.write_table(table().replace_schema_metadata(marks), parts / "part-0-0-3.parquet")
+    assert read_footer(parts / "part-0-0-3.parquet").written_s is None  # of a version that did not say
 
 
 def test_parts_are_listed_in_input_order_and_nothing_else_is(tmp_path, parts) -> None:
