@@ -14,11 +14,12 @@ from typing import IO
 
 import pyarrow as pa
 
-from cogbatch.dataset.batches import Batches, BatchStream, storage
+from cogbatch.dataset.batches import Batches, BatchStream
 from cogbatch.dataset.files import InputFile, Listing
 from cogbatch.dataset.shards import Shard, Span
 from cogbatch.dataset.source import Record
 from cogbatch.dataset.streams import kept, open_input
+from cogbatch.dataset.values import storage
 from cogbatch.errors import DatasetError
 
 END_MARKS = (b"\xff\xff\xff\xff\0\0\0\0", b"\0\0\0\0")  # of a stream; the second before Arrow 0.15

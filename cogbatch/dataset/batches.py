@@ -72,11 +72,6 @@ class BatchStream:
         return self._batch
 
 
-def storage(kind: pa.DataType) -> pa.DataType:
-    """The type that a value is stored as."""
-    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-
-
 def _value(scalar: pa.Scalar) -> pa.Scalar | None:
     """Arrow's own scalar, because Python's values lose nanoseconds."""
     if not scalar.is_valid:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,6 @@ import pyarrow as pa
 
 from cogbatch.dataset.arrow import open_arrow
 from cogbatch.dataset.files import InputFile, Listing, fingerprint, list_input
-from cogbatch.dataset.json_values import fit
 from cogbatch.dataset.lines import open_lines
 from cogbatch.dataset.options import InputOptions
 from cogbatch.dataset.parquet import open_parquet
@@ -24,6 +24,7 @@ from cogbatch.dataset.rows import Row, as_text, clean, make_id, printable, row_e
 from cogbatch.dataset.schema import RESERVED
 from cogbatch.dataset.shards import Shard, Span, cut, first_rows
 from cogbatch.dataset.source import Record, Source, open_folder
+from cogbatch.dataset.values import UNUSABLE, carried_type, carry, plain
 from cogbatch.dataset.webdataset import open_webdataset
 from cogbatch.errors import DatasetError, ImageError
 from cogbatch.images import ImageLimits
@@ -41,7 +42,7 @@ class Dataset:
     Args:
         files: in the order of Shard.file_index; an image folder is one virtual file, ".".
         fingerprint: sha256 that identifies the files, wherever they lie.
-        carried: the columns that are carried to the output, with their types.
+        carried: the columns that are carried to the output, with their types there.
         spans: the rows of the job (limit applied), in pieces that no shard crosses.
     """
 
@@ -99,17 +100,32 @@ class Dataset:
         return _asked_columns(self.options, self.id_columns)
 
     def _row(self, file: str, number: int, record: Record) -> Row:
-        name, nothing = self._id(file, number, record), dict.fromkeys(self.carried.names)
-        if isinstance(record, RequestError):
-            return Row(file, number, name, prompt=self.options.prompt or "", carried=nothing, error=record)
-        carried = {field.name: _carried(record[field.name], field.type) for field in self.carried}
+        name = self._id(file, number, record)
+        try:
+            if not isinstance(record, RequestError):
+                return self._readable_row(file, number, name, record)
+            error = record
+        except UNUSABLE as err:
+            error = row_error("read", err)
+        nothing = dict.fromkeys(self.carried.names)
+        return Row(file, number, name, prompt=self.options.prompt or "", carried=nothing, error=error)
+
+    def _readable_row(self, file: str, number: int, name: str, record: Mapping[str, object]) -> Row:
+        """The row, whose prompt and image may still be wrong. Raises UNUSABLE: a value cannot be read."""
+        options = self.options
+        for column in self.id_columns:
+            _of(record, column, plain)
+        carried = {
+            field.name: _of(record, field.name, functools.partial(carry, kind=field.type))
+            for field in self.carried
+        }
+        asked = _of(record, options.prompt_column, plain)
+        value = _of(record, options.image_column, plain)
         image, reference, prompt, error = None, None, "", None
         try:
-            prompt = self._prompt(record[self.options.prompt_column] if self.options.prompt_column else None)
+            prompt = self._prompt(asked)
         except ValueError as err:
             error = row_error("prompt", err)
-        column = self.options.image_column
-        value = _plain(record[column]) if column else None
         try:
             image, reference = (None, _reference(value)) if error else self.images.resolve(value)
         except ImageError as err:
@@ -117,13 +133,15 @@ class Dataset:
         return Row(file, number, name, image, reference, prompt, carried, error)
 
     def _id(self, file: str, number: int, record: Record) -> str:
-        values = (
-            () if isinstance(record, RequestError) else [_plain(record[name]) for name in self.id_columns]
-        )
-        return make_id(values, input_file=file, input_row=number)
+        """The id; that of a row without one where its columns cannot be read."""
+        try:
+            values = [] if isinstance(record, RequestError) else [plain(record[c]) for c in self.id_columns]
+            return make_id(values, input_file=file, input_row=number)
+        except UNUSABLE:
+            return make_id((), input_file=file, input_row=number)
 
     def _prompt(self, value: object) -> str:
-        prompt = self.options.prompt if value is None else _plain(value)
+        prompt = self.options.prompt if value is None else value
         if not isinstance(prompt, str):
             kind = "no value" if prompt is None else type(prompt).__name__
             raise ValueError(f"column {self.options.prompt_column!r}: {kind}; expected text")
@@ -160,7 +178,7 @@ def open_dataset(options: InputOptions) -> Dataset:
         options=options,
         files=files,
         fingerprint=mark,
-        carried=pa.schema([source.schema.field(name) for name in options.columns]),
+        carried=pa.schema([(name, carried_type(source.schema.field(name).type)) for name in options.columns]),
         spans=spans,
         source=source,
         images=root,
@@ -206,7 +224,9 @@ def _column_problems(options: InputOptions, schema: pa.Schema) -> Iterator[str]:
     roles += [("prompt_column", options.prompt_column)] if options.prompt_column else []
     roles += [("columns", name) for name in options.columns]
     for role, name in roles:
-        if name not in schema.names:
+        if schema.names.count(name) > 1:
+            yield f"input.{role}: {schema.names.count(name)} columns {name!r}; rename them in the input"
+        elif name not in schema.names:
             near = difflib.get_close_matches(name, schema.names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             yield f"input.{role}: no column {name!r}, there are {_some(schema.names)}{hint}"
@@ -214,6 +234,9 @@ def _column_problems(options: InputOptions, schema: pa.Schema) -> Iterator[str]:
             yield f"input.image_column: {name!r} is {schema.field(name).type}; expected bytes, text or struct"
         elif role == "prompt_column" and not _is_text(schema.field(name).type):
             yield f"input.prompt_column: {name!r} is {schema.field(name).type}; expected text"
+        elif role == "columns" and carried_type(schema.field(name).type) is None:
+            kind = printable(str(schema.field(name).type)[:200])
+            yield f"input.columns: {name!r} is {kind}, which parts cannot hold; leave it out"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -240,18 +263,12 @@ def _may_be_image(kind: pa.DataType) -> bool:
     return _is_text(kind) or any(test(kind) for test in tests)
 
 
-def _plain(value: object) -> object:
-    """The Python value of an Arrow scalar; times as text, which loses nothing."""
-    if not isinstance(value, pa.Scalar):
-        return value
-    return value.cast(pa.string()).as_py() if pa.types.is_temporal(value.type) else value.as_py()
-
-
-def _carried(value: object, kind: pa.DataType) -> object:
-    if isinstance(value, pa.Scalar):
-        return value
-    value = fit(value, kind)
-    return clean(value) if isinstance(value, str) else value
+def _of(record: Mapping[str, object], column: str | None, convert: Callable[[object], object]) -> object:
+    """The converted value of a column, None without one. Raises ValueError: the column, and why not."""
+    try:
+        return None if column is None or record[column] is None else convert(record[column])
+    except UNUSABLE as err:
+        raise ValueError(f"column {column!r}: {err}") from err
 
 
 def _reference(value: object) -> str | None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from cogbatch.dataset.rows import clean
+
 Kinds = dict[str, set[str]]  # of the values seen, per column
 
 
@@ -26,9 +28,10 @@ def parse_object(text: bytes | str) -> dict[str, Any]:
 
 
 def note_kinds(kinds: Kinds, values: Mapping[str, object], *, prefix: str = "") -> None:
-    """Adds the kinds of these values, with a prefix to the columns' names."""
+    """Adds the kinds of these values, with a prefix to the columns' names. A name that is no text is none."""
     for name, value in values.items():
-        kinds.setdefault(prefix + name, set()).add(_kind(value))
+        if clean(name) == name:
+            kinds.setdefault(prefix + name, set()).add(_kind(value))
 
 
 def schema_of(kinds: Kinds) -> pa.Schema:

@@ -23,7 +23,12 @@ from cogbatch.dataset.shards import Shard, Span
 from cogbatch.dataset.source import Record, pad
 from cogbatch.dataset.streams import GZIP_ERRORS, damage, kept, open_input
 from cogbatch.errors import DatasetError
+from cogbatch.images import DEFAULT_LIMITS
 from cogbatch.types import RequestError
+
+# Of a CSV field, as of a tar member and an image; Python's own limit is 131,072.
+MAX_FIELD_CHARS = DEFAULT_LIMITS.max_bytes
+csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))  # of the whole process
 
 RawRow = bytes | list[str] | Exception  # a line of JSON; fields of CSV; or why there are none
 
@@ -133,11 +138,14 @@ def _text_rows(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _csv_rows(file: IO[bytes]) -> Iterator[tuple[int, list[str] | csv.Error]]:
-    """(byte offset, fields) of each row from where the file stands; after a bad row comes the next line."""
-    end = file.tell()
+    """(byte offset, fields) of each row from where the file stands; after a bad row comes the next line.
+
+    A field over the limit is read to its closing quote: what it holds is no row.
+    """
+    end, text = file.tell(), ""
 
     def lines() -> Iterator[str]:
-        nonlocal end
+        nonlocal end, text
         for chunk in file:
             for line in chunk.splitlines(keepends=True):  # at "\r" too, as csv.reader wants them
                 # A byte that is not UTF-8 concerns its row only: it is refused there, as a surrogate.
@@ -145,7 +153,8 @@ def _csv_rows(file: IO[bytes]) -> Iterator[tuple[int, list[str] | csv.Error]]:
                 end += len(line)
                 yield text
 
-    reader = csv.reader(lines(), strict=True)
+    rest = lines()
+    reader = csv.reader(rest, strict=True)
     while True:
         start, first_line = end, reader.line_num
         try:
@@ -154,6 +163,10 @@ def _csv_rows(file: IO[bytes]) -> Iterator[tuple[int, list[str] | csv.Error]]:
             return
         except csv.Error as err:
             num_lines = reader.line_num - first_line
+            if str(err).startswith("field larger than"):
+                is_open = (num_lines > 1) != (text.count('"') % 2 == 1)  # a row goes on only within quotes
+                while is_open and (line := next(rest, None)) is not None:
+                    num_lines, is_open = num_lines + 1, line.count('"') % 2 == 0
             yield (
                 start,
                 csv.Error(f"{err}; {num_lines} lines; is a quote left open?") if num_lines > 1 else err,

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cogbatch.dataset.batches import Batches, BatchStream, storage
+from cogbatch.dataset.batches import Batches, BatchStream
 from cogbatch.dataset.files import InputFile, Listing
 from cogbatch.dataset.shards import Shard, Span
 from cogbatch.dataset.source import Record
 from cogbatch.dataset.streams import kept, open_ranges
+from cogbatch.dataset.values import storage
 from cogbatch.errors import DatasetError
 
 FOOTER_THREADS = 16
@@ -97,8 +98,13 @@ def _disagreements(
     if field is None:
         return
     for file, schema in schemas:
-        if name not in schema.names:
-            yield f"{file.name} has no column {name!r}, which other files have"
+        if (count := schema.names.count(name)) != 1:
+            found = (
+                f"{count} columns {name!r}; rename them"
+                if count
+                else f"no column {name!r}, which other files have"
+            )
+            yield f"{file.name} has {found}"
             continue
         kind = storage(schema.field(name).type)
         if not pa.types.is_null(kind) and kind != field.type:

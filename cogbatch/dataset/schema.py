@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from cogbatch.dataset.rows import Row
+from cogbatch.dataset.values import column_of
 from cogbatch.redact import sayable, shown
 from cogbatch.types import Candidate, RequestError, RequestOutput
 
@@ -95,7 +96,9 @@ def record(
 
 def rows_to_table(records: Sequence[Mapping[str, object]], *, carried: pa.Schema | None = None) -> pa.Table:
     """Records as a table of exactly part_schema(carried), also where a column is all null."""
-    return pa.Table.from_pylist(list(records), schema=part_schema(carried))
+    schema, fixed = part_schema(carried), pa.Table.from_pylist(list(records), schema=part_schema())
+    extra = [column_of((entry.get(field.name) for entry in records), field.type) for field in carried or ()]
+    return pa.Table.from_arrays([*fixed.columns, *extra], schema=schema)
 
 
 def _candidate(candidate: Candidate) -> dict[str, object]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from cogbatch.dataset.files import ENDINGS, InputFile, Listing
 from cogbatch.dataset.json_values import Kinds, note_kinds, parse_object, schema_of
 from cogbatch.dataset.row_index import RowIndex, index_rows, spans_of, start_row
-from cogbatch.dataset.rows import row_error
+from cogbatch.dataset.rows import clean, row_error
 from cogbatch.dataset.shards import Shard, Span
 from cogbatch.dataset.source import Record, pad
 from cogbatch.dataset.streams import kept, open_input
@@ -114,7 +114,7 @@ def _noting(
             yield offset
             continue
         for ending, value in sample.members.items():
-            if len(endings) < MAX_ENDINGS:
+            if len(endings) < MAX_ENDINGS and clean(ending) == ending:
                 endings[ending] = None
             if isinstance(value, bytes) and ending in endings:
                 try:

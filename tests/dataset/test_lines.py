@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cogbatch.dataset import Dataset, InputOptions, Row, open_dataset
+from cogbatch.dataset.lines import MAX_FIELD_CHARS
 from cogbatch.errors import DatasetError
 
 PROMPT = "Describe."
@@ -123,3 +125,45 @@ def test_json_rows_are_those_that_were_written_however_lines_end(
     dataset = open_dataset(InputOptions(str(path), image_column=None, prompt=PROMPT, columns=("a",)))
     rows = every_row(dataset, size)
     assert [(row.error, row.carried["a"]) for row in rows] == [(None, value) for value in values * copies]
+
+
+@pytest.fixture
+def small_fields() -> Iterator[int]:
+    """A low limit of csv's fields, which is one of the whole process."""
+    before = csv.field_size_limit(200_000)
+    yield 200_000
+    csv.field_size_limit(before)
+
+
+def rows_with_notes(path: Path) -> list[Row]:
+    options = InputOptions(str(path), id_column="id", image_column=None, prompt=PROMPT, columns=("note",))
+    return every_row(open_dataset(options))
+
+
+def test_a_long_field_of_csv_is_read(tmp_path) -> None:
+    text = "line\n" * 300_000
+    path = tmp_path / "a.csv"
+    path.write_text(f'id,note\n1,"{text}"\n2,x\n')
+    assert csv.field_size_limit() == MAX_FIELD_CHARS
+    rows = rows_with_notes(path)
+    assert [(row.id, row.carried["note"]) for row in rows] == [("1", text), ("2", "x")]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "x" * 300_000,
+        '"' + "x" * 300_000 + '"',
+        '"' + "line\n" * 60_000 + '"',
+        '"' + 'a ""quoted"", word\n' * 30_000 + '"',
+        '"' + "\r" * 300_000 + '"',
+        '"' + "x" * 300_000 + '\n"",\n""\n"',
+    ],
+)
+def test_a_field_over_the_limit_is_exactly_one_error_row(tmp_path, small_fields, field) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(f"id,note\n1,x\n2,{field}\n3,y\n4,{field}\n".encode())
+    rows = rows_with_notes(path)
+    assert [row.id for row in rows] == ["1", "a.csv#1", "3", "a.csv#3"]
+    assert [row.carried["note"] for row in rows] == ["x", None, "y", None]
+    assert f"field larger than field limit ({small_fields})" in rows[1].error.message
