@@ -23,6 +23,7 @@ from cogbatch.batch.stored import stored_spec
 from cogbatch.batch.summary import Summary, count_parts, error_kinds
 from cogbatch.batch.tally import Tally, over_rate, too_many_errors
 from cogbatch.dataset.dataset import Dataset, open_dataset
+from cogbatch.dataset.known import known_input
 from cogbatch.dataset.listing import save_listing
 from cogbatch.dataset.retry import RetryRound
 from cogbatch.dataset.run_directory import RunDirectory
@@ -118,7 +119,7 @@ def plan_job(
         rows_per_shard=max(shard.num_rows for shard in shards),
         missing_shards=None if stored is None else len(missing),
         candidates=dataset.num_rows * spec.generation.num_candidates,
-        duplicate_ids=dataset.count_duplicate_ids(),
+        duplicate_ids=_duplicate_ids(dataset, stored or {}),
         workers=workers,
         run_path=str(run.path),
         estimate=estimate,
@@ -184,7 +185,8 @@ def check_job(spec: JobSpec, backend: Backend) -> tuple[Dataset, tuple[Shard, ..
     except ValueError as err:
         raise JobError(f"generation: {err}") from err
     backend.check_model(spec.model, "cuda" if spec.cluster.gpus_per_worker else "cpu")
-    dataset = open_dataset(spec.input)
+    known = known_input(RunDirectory(spec.output.path).read_job(), spec.input)
+    dataset = open_dataset(spec.input, known=known)
     return dataset, dataset.shards(spec.output.shard_size)
 
 
@@ -197,7 +199,6 @@ def describe(
     stored: Mapping[str, Any],
 ) -> dict[str, Any]:
     """job.json. The ids are counted once, at the first start: stored is the job.json of then."""
-    duplicate_ids = stored.get("duplicate_ids")
     identity = job_identity(
         spec,
         model=model,
@@ -211,11 +212,12 @@ def describe(
         "dataset_fingerprint": dataset.fingerprint,
         "identity": identity,
         "spec": stored_spec(spec),
-        "duplicate_ids": dataset.count_duplicate_ids() if duplicate_ids is None else duplicate_ids,
+        "duplicate_ids": _duplicate_ids(dataset, stored),
         "threads_per_worker": spec.cluster.cpus_per_worker,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": [file.path for file in dataset.files],
+        "found": dataset.found(),
         "shards": [shard.to_json() for shard in shards],
     }
 
@@ -307,6 +309,12 @@ def summarize(
         model_fingerprint=job["model_fingerprint"],
         job_fingerprint=job["job_fingerprint"],
     )
+
+
+def _duplicate_ids(dataset: Dataset, stored: Mapping[str, Any]) -> int:
+    """As job.json has them, or counted."""
+    known: int | None = stored.get("duplicate_ids")
+    return dataset.count_duplicate_ids() if known is None else known
 
 
 def _version(package: str) -> str | None:

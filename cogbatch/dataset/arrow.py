@@ -5,17 +5,17 @@ One pass at the start finds where record batches begin; a shard reads the batche
 
 from __future__ import annotations
 
-import bisect
 import functools
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO
 
 import pyarrow as pa
 
 from cogbatch.dataset.batches import Batches, BatchStream
 from cogbatch.dataset.files import InputFile, Listing
+from cogbatch.dataset.row_index import RowIndex, spans_of
 from cogbatch.dataset.shards import Shard, Span
 from cogbatch.dataset.source import Record
 from cogbatch.dataset.streams import kept, open_input
@@ -27,31 +27,19 @@ READ_ERRORS = (pa.ArrowException, OSError, EOFError)
 
 
 @dataclass(frozen=True)
-class BatchIndex:
-    """One file's record batches: the first row and the byte offset of each."""
-
-    num_rows: int
-    first_rows: array[int]
-    offsets: array[int]
-
-
-@dataclass(frozen=True)
 class ArrowSource:
-    """Arrow files with one schema."""
+    """Arrow files with one schema. indexes: their record batches."""
 
     listing: Listing
-    indexes: tuple[BatchIndex, ...]
+    indexes: tuple[RowIndex, ...]
     schema: pa.Schema
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        return tuple(Span(number, 0, index.num_rows) for number, index in enumerate(self.indexes))
+        return spans_of(self.indexes)
 
     def place(self, shard: Shard) -> Shard:
-        index = self.indexes[shard.file_index]
-        number = bisect.bisect_right(index.first_rows, shard.first_row) - 1
-        skip = shard.first_row - index.first_rows[number]
-        return replace(shard, byte_offset=index.offsets[number], skip_rows=skip)
+        return self.indexes[shard.file_index].place(shard)
 
     def records(self, shard: Shard, columns: Sequence[str]) -> Iterator[Record]:
         file = self.listing.files[shard.file_index]
@@ -62,7 +50,7 @@ class ArrowSource:
 
 def open_arrow(listing: Listing) -> ArrowSource:
     """Runs through all files once. Raises DatasetError: damaged files, or files of several schemas."""
-    indexes, schema = list[BatchIndex](), None
+    indexes, schema = list[RowIndex](), None
     for file in listing.files:
         try:
             found, index = _index(listing, file)
@@ -81,7 +69,7 @@ def open_arrow(listing: Listing) -> ArrowSource:
     )
 
 
-def _index(listing: Listing, file: InputFile) -> tuple[pa.Schema, BatchIndex]:
+def _index(listing: Listing, file: InputFile) -> tuple[pa.Schema, RowIndex]:
     first_rows, offsets, num_rows = array("q"), array("q"), 0
     with _open_arrow_file(listing, file) as opened:
         schema = pa.ipc.read_schema(opened)
@@ -91,7 +79,7 @@ def _index(listing: Listing, file: InputFile) -> tuple[pa.Schema, BatchIndex]:
             first_rows.append(num_rows)
             offsets.append(offset)
             num_rows += pa.ipc.read_record_batch(message, schema).num_rows
-    return schema, BatchIndex(num_rows, first_rows, offsets)
+    return schema, RowIndex(num_rows, first_rows, offsets)
 
 
 def _messages(opened: pa.NativeFile) -> Iterator[tuple[int, pa.ipc.Message]]:

@@ -9,13 +9,14 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from cogbatch.dataset.arrow import open_arrow
 from cogbatch.dataset.files import InputFile, Listing, fingerprint, list_input
+from cogbatch.dataset.known import KnownInput, found_in, known_source
 from cogbatch.dataset.lines import open_lines
 from cogbatch.dataset.options import InputOptions
 from cogbatch.dataset.parquet import open_parquet
@@ -95,6 +96,10 @@ class Dataset:
                 hashes.append(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()))
         return len(hashes) - len(np.unique(np.frombuffer(hashes, dtype=np.uint64)))
 
+    def found(self) -> dict[str, Any]:
+        """What job.json keeps for known_input, beside the shards."""
+        return found_in(self.source, self._columns)
+
     @property
     def _columns(self) -> tuple[str, ...]:
         return _asked_columns(self.options, self.id_columns)
@@ -148,8 +153,11 @@ class Dataset:
         return clean(prompt)
 
 
-def open_dataset(options: InputOptions) -> Dataset:
+def open_dataset(options: InputOptions, *, known: KnownInput | None = None) -> Dataset:
     """Lists the input, reads what is needed to cut it into shards, and checks everything that can be checked.
+
+    Args:
+        known: what an earlier start found; if the files are the same, those without an index are not read.
 
     Raises DatasetError: one line with all that is wrong.
     """
@@ -157,7 +165,8 @@ def open_dataset(options: InputOptions) -> Dataset:
     try:
         listing = list_input(options)
         id_columns = options.id_columns or (("id",) if listing.format in NAMED_BY_KEY else ())
-        source = _open_source(listing, options, _asked_columns(options, id_columns))
+        asked = _asked_columns(options, id_columns)
+        source = known_source(listing, known) or _open_source(listing, options, asked)
     except DatasetError as err:
         raise DatasetError(f"input {where}: {'; '.join([*problems, str(err)])}") from err
     spans = first_rows(source.spans, options.limit)

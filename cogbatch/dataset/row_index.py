@@ -1,9 +1,10 @@
-"""Where rows are in a file that has no index of its own: byte offsets of every 64th row."""
+"""Where rows are in a file that has no index of its own: byte offsets of some rows."""
 
 from __future__ import annotations
 
+import bisect
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from cogbatch.dataset.files import InputFile
@@ -15,19 +16,21 @@ STRIDE = 64  # rows between two remembered offsets: 8 bytes per 64 rows, at most
 
 @dataclass(frozen=True)
 class RowIndex:
-    """One file's rows. offsets: bytes before rows 0, 64, 128, ...; of a gzip file only the first."""
+    """One file's rows. offsets: bytes before each of first_rows, of which the first is 0."""
 
     num_rows: int
-    offsets: array[int]
+    first_rows: Sequence[int]
+    offsets: Sequence[int]
 
     def place(self, shard: Shard) -> Shard:
         """The shard with where reading starts."""
-        number = min(shard.first_row // STRIDE, len(self.offsets) - 1)
-        return replace(shard, byte_offset=self.offsets[number], skip_rows=shard.first_row - number * STRIDE)
+        number = bisect.bisect_right(self.first_rows, shard.first_row) - 1
+        skip = shard.first_row - self.first_rows[number]
+        return replace(shard, byte_offset=self.offsets[number], skip_rows=skip)
 
 
 def index_rows(starts: Iterable[int], file: InputFile, *, limit: int | None) -> RowIndex:
-    """Runs through the byte offsets of a file's rows, at most `limit` of them.
+    """Runs through the byte offsets of a file's rows, at most `limit` of them; gzip files keep the first.
 
     Raises DatasetError: more rows than a gzip file may have.
     """
@@ -40,7 +43,14 @@ def index_rows(starts: Iterable[int], file: InputFile, *, limit: int | None) -> 
             check_gzipped_rows(file, num_rows)
             if num_rows == limit:
                 break
-    return RowIndex(num_rows, offsets)
+    return RowIndex(num_rows, range(0, num_rows, STRIDE)[: len(offsets)], offsets)
+
+
+def known_index(shards: Sequence[Shard]) -> RowIndex:
+    """The rows of one file as the shards of a job have them, which are in order and have been placed."""
+    offsets = array("q", [shard.byte_offset or 0 for shard in shards])
+    num_rows = shards[-1].first_row + shards[-1].num_rows if shards else 0
+    return RowIndex(num_rows, array("q", map(start_row, shards)), offsets)
 
 
 def spans_of(indexes: Iterable[RowIndex]) -> tuple[Span, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from cogbatch.dataset.dataset import Dataset, open_dataset
+from cogbatch.dataset.known import known_input
 from cogbatch.dataset.listing import as_listed
 from cogbatch.dataset.options import InputOptions
 from cogbatch.dataset.shards import Shard
@@ -49,7 +50,8 @@ def read_pictures(run: Run, items: Sequence[Item]) -> Album:
     if not items:
         return Album(())
     try:
-        dataset = as_listed(run.path, open_dataset(_options(run.job["spec"]["input"])))
+        options = _options(run.job["spec"]["input"])
+        dataset = as_listed(run.path, open_dataset(options, known=known_input(run.job, options)))
     except (CogbatchError, OSError, TypeError, ValueError) as err:
         note = Picture(note="the input cannot be opened")
         return Album((note,) * len(items), f"No images: the input cannot be opened again: {_line(err)}")

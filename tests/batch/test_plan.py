@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from fake_backend import FAKE, MakeSpec
 
 from cogbatch.batch.estimate import known_speed, sample_rows
 from cogbatch.batch.identity import identity_without_model
-from cogbatch.batch.job import Plan, plan_job
+from cogbatch.batch.job import Plan, check_job, describe, plan_job
 from cogbatch.batch.spec import JobSpec
 from cogbatch.dataset import RunDirectory, open_dataset
 from cogbatch.dataset.parts import write_part
 from cogbatch.dataset.schema import record, rows_to_table
+from cogbatch.errors import RunDirectoryError
 from cogbatch.types import RequestOutput
 
 
@@ -136,3 +138,26 @@ def start(spec: JobSpec, *, done: tuple[int, ...]) -> None:
     for index in done:
         records = [record(row, RequestOutput(row.id), **prints) for row in dataset.read(shards[index])]
         write_part(run.parts, shards[index].part_name, rows_to_table(records, carried=dataset.carried))
+
+
+def test_a_started_job_is_opened_again_without_reading_its_input(make_spec: MakeSpec) -> None:
+    """The lines are overwritten, which the file's size and time do not tell: nobody may notice."""
+    spec = make_spec(["say"] * 100)
+    dataset, shards = check_job(spec, FAKE)
+    model = FAKE.prepare(spec.model, str)
+    run = RunDirectory(spec.output.path)
+    job = run.start(describe(spec, model, dataset, shards, stored={}))
+    data = Path(spec.input.path)
+    before = data.stat()
+    lines = data.read_bytes()
+    data.write_bytes(b"0" * before.st_size)
+    os.utime(data, ns=(before.st_mtime_ns, before.st_mtime_ns))
+    again, same_shards = check_job(spec, FAKE)
+    assert same_shards == shards
+    described = describe(spec, model, again, same_shards, stored=job)
+    assert described["job_fingerprint"] == job["job_fingerprint"]
+    assert run.start(described) == job
+    data.write_bytes(lines)
+    os.utime(data, (1, 1))
+    with pytest.raises(RunDirectoryError, match="belongs to another job: the input files changed"):
+        plan_job(spec, backend=FAKE)
