@@ -19,7 +19,7 @@ from cogbatch.dataset.row_index import RowIndex, spans_of
 from cogbatch.dataset.shards import Shard, Span
 from cogbatch.dataset.source import Record
 from cogbatch.dataset.streams import kept, open_input
-from cogbatch.dataset.values import storage
+from cogbatch.dataset.values import named, storage
 from cogbatch.errors import DatasetError
 
 END_MARKS = (b"\xff\xff\xff\xff\0\0\0\0", b"\0\0\0\0")  # of a stream; the second before Arrow 0.15
@@ -54,7 +54,7 @@ def open_arrow(listing: Listing) -> ArrowSource:
     for file in listing.files:
         try:
             found, index = _index(listing, file)
-        except READ_ERRORS as err:
+        except (*READ_ERRORS, UnicodeDecodeError) as err:
             reason = " ".join(str(err).split())
             raise DatasetError(
                 f"{file.name} is not a readable Arrow stream ({reason}); copy it again"
@@ -72,7 +72,7 @@ def open_arrow(listing: Listing) -> ArrowSource:
 def _index(listing: Listing, file: InputFile) -> tuple[pa.Schema, RowIndex]:
     first_rows, offsets, num_rows = array("q"), array("q"), 0
     with _open_arrow_file(listing, file) as opened:
-        schema = pa.ipc.read_schema(opened)
+        schema = named(pa.ipc.read_schema(opened))
         for offset, message in _messages(opened):
             if message.type != "record batch":
                 raise pa.ArrowInvalid(f"a {message.type}; dictionary-encoded columns are not supported")
@@ -122,4 +122,16 @@ def _read_schema(opened: IO[bytes]) -> pa.Schema:
 def _batches(opened: IO[bytes], schema: pa.Schema) -> Batches:
     source = pa.PythonFile(opened, mode="r")
     for _, message in _messages(source):
-        yield pa.ipc.read_record_batch(message, schema)
+        batch = pa.ipc.read_record_batch(message, schema)
+        for column in batch.columns:
+            _check_inside(column)
+        yield batch
+
+
+def _check_inside(column: pa.Array) -> None:
+    """Raises pa.ArrowInvalid: it leads out of its own memory, which ends the process that looks there."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as err:
+        if "Invalid UTF8" not in str(err):  # which concerns one row
+            raise

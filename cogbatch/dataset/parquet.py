@@ -15,7 +15,7 @@ from cogbatch.dataset.files import InputFile, Listing
 from cogbatch.dataset.shards import Shard, Span
 from cogbatch.dataset.source import Record
 from cogbatch.dataset.streams import kept, open_ranges
-from cogbatch.dataset.values import storage
+from cogbatch.dataset.values import named, storage
 from cogbatch.errors import DatasetError
 
 FOOTER_THREADS = 16
@@ -82,8 +82,8 @@ def _footer(listing: Listing, file: InputFile) -> tuple[pq.FileMetaData, pa.Sche
     try:
         with open_ranges(listing, file) as opened:
             parquet = pq.ParquetFile(opened)
-            return parquet.metadata, parquet.schema_arrow
-    except (pa.ArrowException, OSError) as err:
+            return parquet.metadata, named(parquet.schema_arrow)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
         return f"{file.name} is not a readable Parquet file ({' '.join(str(err).split())})"
 
 
@@ -120,7 +120,7 @@ def _open_stream(listing: Listing, file: InputFile, columns: tuple[str, ...]) ->
         if not parquet:
             parquet.append(pq.ParquetFile(opened, buffer_size=BUFFER_BYTES, pre_buffer=False))
         group = parquet[0].metadata.row_group(shard.row_group or 0)
-        num_rows = batch_rows(group, columns)
+        num_rows = batch_rows(group)
         return iter(
             parquet[0].iter_batches(
                 num_rows, row_groups=[shard.row_group or 0], columns=list(columns), use_threads=False
@@ -130,10 +130,9 @@ def _open_stream(listing: Listing, file: InputFile, columns: tuple[str, ...]) ->
     return BatchStream(file, start, opened.close)
 
 
-def batch_rows(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
-    """Rows that are decoded at once: about 16 MB of the asked columns."""
-    chunks = [group.column(number) for number in range(group.num_columns)]
-    within = tuple(f"{name}." for name in columns)  # of a struct, its leaves
-    wanted = [chunk for chunk in chunks if f"{chunk.path_in_schema}.".startswith(within)]
-    num_bytes = sum(chunk.total_uncompressed_size for chunk in wanted)
-    return max(1, min(MAX_BATCH_ROWS, BATCH_BYTES * group.num_rows // max(num_bytes, 1)))
+def batch_rows(group: pq.RowGroupMetaData) -> int:
+    """Rows that are decoded at once: about 16 MB of the group.
+
+    Of all its columns: asking a damaged footer for one of them can end the process.
+    """
+    return max(1, min(MAX_BATCH_ROWS, BATCH_BYTES * group.num_rows // max(group.total_byte_size, 1)))

@@ -23,6 +23,12 @@ def storage(kind: pa.DataType) -> pa.DataType:
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
+def named(schema: pa.Schema) -> pa.Schema:
+    """The schema. Raises UnicodeDecodeError: the name of a column is no text, which Arrow does not check."""
+    len(schema.names)  # decodes them
+    return schema
+
+
 def plain(value: object) -> object:
     """The Python value of an Arrow scalar; times as text, which loses nothing. Raises UNUSABLE."""
     if not isinstance(value, pa.Scalar):
@@ -37,7 +43,7 @@ def carried_type(kind: pa.DataType) -> pa.DataType | None:
         column = pa.nulls(0, kind).cast(_spelled_out(kind))
         found = _in_parquet(column)
         return found if _in_parquet(column.cast(found)).equals(found) else None
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return None
 
 
@@ -64,11 +70,13 @@ def _spelled_out(kind: pa.DataType) -> pa.DataType:
     soon as one of its values is; values of which only nulls are known as strings, as those of JSON are; views
     as what they show, since not all can be written.
 
-    Raises pa.ArrowNotImplementedError: list views, which come out of a cast damaged.
+    Raises pa.ArrowNotImplementedError: list views, which come out of a cast damaged, and lists of no items,
+    which cannot be read again.
     """
     if pa.types.is_dictionary(kind):
         return _spelled_out(kind.value_type)
-    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+    sized = pa.types.is_fixed_size_list(kind)
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind) or (sized and kind.list_size == 0):
         raise pa.ArrowNotImplementedError(str(kind))
     if pa.types.is_null(kind) or pa.types.is_string_view(kind):
         return pa.string()
@@ -78,7 +86,7 @@ def _spelled_out(kind: pa.DataType) -> pa.DataType:
         return pa.struct([_inner(field) for field in kind])
     if pa.types.is_map(kind):
         return pa.map_(_inner(kind.key_field), _inner(kind.item_field), kind.keys_sorted)
-    if pa.types.is_fixed_size_list(kind):
+    if sized:
         return pa.list_(_inner(kind.value_field), kind.list_size)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return (pa.list_ if pa.types.is_list(kind) else pa.large_list)(_inner(kind.value_field))
@@ -86,7 +94,8 @@ def _spelled_out(kind: pa.DataType) -> pa.DataType:
 
 
 def _inner(field: pa.Field) -> pa.Field:
-    return field.with_type(_spelled_out(field.type))
+    """Raises UnicodeDecodeError: its name is no text."""
+    return pa.field(field.name, _spelled_out(field.type), field.nullable)
 
 
 def _column_of_one(value: object, kind: pa.DataType) -> pa.Array:

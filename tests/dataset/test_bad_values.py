@@ -120,12 +120,9 @@ def test_names_in_a_tar_file_that_are_not_utf_8_harm_nothing(tmp_path) -> None:
     ]
 
 
-def twice(kind: str) -> bytes:
-    """A file with two columns `x`."""
-    sink, table = (
-        io.BytesIO(),
-        pa.Table.from_arrays([pa.array([1]), pa.array(["a"]), pa.array(["b"])], ["id", "x", "x"]),
-    )
+def encoded(table: pa.Table, kind: str) -> bytes:
+    """A file of the table."""
+    sink = io.BytesIO()
     if kind == "parquet":
         pq.write_table(table, sink)
     else:
@@ -142,8 +139,41 @@ def test_two_columns_of_one_name_are_refused_in_one_line_where_one_is_asked_for(
     tmp_path, kind, options
 ) -> None:
     path = tmp_path / f"a.{kind}"
-    path.write_bytes(twice(kind))
+    columns = [pa.array([1]), pa.array(["a"]), pa.array(["b"])]
+    path.write_bytes(encoded(pa.Table.from_arrays(columns, ["id", "x", "x"]), kind))
     form = "huggingface" if kind == "arrow" else "parquet"
     with pytest.raises(DatasetError, match=r"2 columns 'x'; rename them"):
         read_all(path, format=form, **options)
     assert [row.id for row in read_all(path, format=form, id_column="id")] == ["1"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_names_of_columns_that_are_not_utf_8_are_refused_in_one_line(tmp_path, kind) -> None:
+    form = "huggingface" if kind == "arrow" else "parquet"
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(encoded(pa.table({"id": ["a"], "QQQQ": [1]}), kind).replace(b"QQQQ", b"QQ\xffQ"))
+    with pytest.raises(DatasetError, match=rf"a\.{kind} is not a readable .*'utf-8' codec can't decode"):
+        read_all(path, format=form, id_column="id")
+
+
+def test_a_carried_struct_with_a_name_that_is_not_utf_8_is_refused(tmp_path) -> None:
+    path = tmp_path / "a.arrow"
+    table = pa.table({"id": ["a"], "x": [{"QQQQ": 1}]})
+    path.write_bytes(encoded(table, "arrow").replace(b"QQQQ", b"QQ\xffQ"))
+    assert [row.id for row in read_all(path, format="huggingface", id_column="id")] == ["a"]
+    with pytest.raises(DatasetError, match=r"'x' is struct<.*>, which parts cannot hold"):
+        read_all(path, format="huggingface", columns=("x",))
+
+
+def test_a_column_of_arrow_that_leads_out_of_its_memory_is_error_rows(tmp_path) -> None:
+    """Looking at such a value would end the process."""
+    offsets = pa.array([0, 1, 2**30, 3], pa.int32()).buffers()[1]
+    bad = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"abc")])
+    path = tmp_path / "a.arrow"
+    schema = pa.schema([("id", pa.string()), ("x", pa.string())])
+    with pa.ipc.new_stream(path, schema) as writer:
+        for ids, column in (("abc", pa.array(["x", "y", "z"])), ("def", bad)):
+            writer.write_batch(pa.record_batch([pa.array(list(ids)), column], schema=schema))
+    rows = read_all(path, format="huggingface", id_column="id", columns=("x",))
+    assert [row.id for row in rows] == ["a", "b", "c", "a.arrow#3", "a.arrow#4", "a.arrow#5"]
+    assert [row.error and row.error.stage for row in rows] == [None] * 3 + ["read"] * 3

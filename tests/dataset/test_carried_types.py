@@ -145,6 +145,7 @@ REFUSED = {
         pa.array([1], pa.int32()), [7]
     ),
     "list_view<item: int8>": pa.array([[1]], pa.list_view(pa.int8())),
+    "fixed_size_list<item: int8>[0]": pa.array([[]], pa.list_(pa.int8(), 0)),
     "sparse_union<0: int64=0>": UNION,
     "fixed_size_binary[0]": pa.array([b""], pa.binary(0)),
 }
