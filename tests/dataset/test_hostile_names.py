@@ -13,7 +13,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cogbatch.dataset import InputOptions, Row, open_dataset
@@ -137,6 +137,7 @@ def test_file_names_that_are_not_utf_8_or_hold_line_ends_are_read_and_shown_in_o
     assert table["id"].to_pylist() == [row.id for row in rows]
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.text("a|\\"), min_size=2, max_size=3), min_size=2, max_size=2, unique_by=tuple))
 def test_other_values_of_several_id_columns_never_make_the_same_id(pair) -> None:
     first, second = (make_id(values, input_file="f", input_row=0) for values in pair)
