@@ -17,9 +17,10 @@ from cogbatch.dataset.files import Listing, fingerprint
 from cogbatch.dataset.lines import LinesSource
 from cogbatch.dataset.options import InputOptions
 from cogbatch.dataset.row_index import known_index
-from cogbatch.dataset.shards import Shard
+from cogbatch.dataset.shards import Shard, stored_shards
 from cogbatch.dataset.source import Source
 from cogbatch.dataset.webdataset import TarSource
+from cogbatch.errors import RunDirectoryError
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,19 @@ def found_in(source: Source, columns: Sequence[str]) -> dict[str, Any]:
 
 def known_input(job: Mapping[str, Any] | None, options: InputOptions) -> KnownInput | None:
     """What job.json knows of the input with these options; None: nothing, or not of such a one."""
-    if job is None or "found" not in job:
-        return None
-    then = dict(job["identity"]["input"])
-    mark, found = then.pop("fingerprint"), job["found"]
-    if then != options.identity():
-        return None
-    return KnownInput(
-        fingerprint=mark,
-        columns=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["columns"]))),
-        headers=tuple(map(tuple, found["headers"])),
-        shards=tuple(map(Shard.from_json, job["shards"])),
-    )
+    try:
+        then = dict(job["identity"]["input"]) if job else {}
+        mark = then.pop("fingerprint", None)
+        if job is None or then != options.identity():
+            return None
+        return KnownInput(
+            fingerprint=str(mark),
+            columns=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(job["found"]["columns"]))),
+            headers=tuple(map(tuple, job["found"]["headers"])),
+            shards=stored_shards(job, where="job.json"),
+        )
+    except (KeyError, TypeError, ValueError, pa.ArrowException, RunDirectoryError):
+        return None  # by another version, or by hand: the input is read again
 
 
 def known_source(listing: Listing, known: KnownInput | None) -> Source | None:

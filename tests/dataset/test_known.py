@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from cogbatch.dataset import Dataset, InputOptions, open_dataset
 from cogbatch.dataset.known import known_input
-from cogbatch.dataset.shards import Shard
+from cogbatch.dataset.shards import Shard, grid_to_json
 from cogbatch.dataset.streams import close_last
 from tests.dataset.counting import CountingFileSystem
 from tests.dataset.inputs import Item, every_row, folder_of, options_for
@@ -48,7 +49,7 @@ def job_of(dataset: Dataset, shards: tuple[Shard, ...]) -> dict[str, Any]:
     job = {
         "identity": {"input": {"fingerprint": dataset.fingerprint, **dataset.options.identity()}},
         "found": dataset.found(),
-        "shards": [shard.to_json() for shard in shards],
+        "shards": grid_to_json(shards),
     }
     return dict(json.loads(json.dumps(job)))
 
@@ -112,3 +113,15 @@ def test_a_job_that_does_not_say_what_was_found_knows_nothing() -> None:
     options = options_for(FOLDER, "jsonl")
     assert known_input(None, options) is None
     assert known_input({"job_fingerprint": "j"}, options) is None
+
+
+@pytest.mark.parametrize("broken", [{"found": {}}, {"found": None}, {"shards": [1]}, {"identity": {}}])
+def test_a_job_of_another_shape_knows_nothing(tmp_path: Path, broken: dict[str, Any]) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"id": "a", "prompt": "p"}\n')
+    options = InputOptions(
+        str(tmp_path / "rows.jsonl"), id_column="id", prompt_column="prompt", image_column=None
+    )
+    dataset = open_dataset(options)
+    job = job_of(dataset, dataset.shards())
+    assert known_input(job, options) is not None
+    assert known_input(job | broken, options) is None
