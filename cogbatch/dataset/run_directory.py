@@ -107,7 +107,7 @@ class RunDirectory:
     def lock(self, say: Callable[[str], None] = lambda _: None) -> Iterator[Guard]:
         """Holds the run for this driver; yields what raises RunDirectoryError once the hold is lost.
 
-        On disk an OS lock: it ends with the process, however that ends, and is never lost before. On an
+        On disk an OS lock: it ends with the process, however that ends, or when its file is deleted. On an
         object store one that beats (run_lock.py); say: is told when it waits, or is advisory only.
 
         Creates the directory. Raises RunDirectoryError: in use (by whom), or not a run's directory.

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cogbatch.dataset.object_path import ObjectPath
 from cogbatch.errors import RunDirectoryError
@@ -39,7 +39,10 @@ Guard = Callable[[], None]
 
 @contextmanager
 def os_lock(file_path: Path) -> Iterator[Guard]:
-    """Holds a lock that ends with this process however that ends. Raises RunDirectoryError: in use."""
+    """Holds a lock that ends with this process however that ends; lost when somebody deletes its file.
+
+    Raises RunDirectoryError: in use.
+    """
     with file_path.open("a+") as file:  # not inherited by children, which would keep the lock
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,7 +52,19 @@ def os_lock(file_path: Path) -> Iterator[Guard]:
         file.truncate(0)
         file.write(f"pid {os.getpid()} on {socket.gethostname()} since {_now()}\n")
         file.flush()
-        yield lambda: None
+        yield lambda: _require_same(file, file_path)
+
+
+def _require_same(file: IO[str], file_path: Path) -> None:
+    """Raises RunDirectoryError: the open file is no longer that of this path, which another may lock."""
+    try:
+        is_same = os.path.samestat(os.fstat(file.fileno()), file_path.stat())
+    except FileNotFoundError:
+        is_same = False
+    except OSError:  # storage that does not answer has not given the lock to anybody
+        return
+    if not is_same:
+        raise _lost(file_path.parent, f"{file_path} was deleted or replaced")
 
 
 @dataclass(frozen=True)
@@ -135,7 +150,7 @@ class _BeatingLock:
 
     def guard(self) -> None:
         if self._lost is not None:
-            raise RunDirectoryError(f"{self._run}: this driver has lost its lock: {self._lost}")
+            raise _lost(self._run, self._lost)
 
     def _wait_for_last(self) -> int:
         """The number of the last holder, once it is known to be gone."""
@@ -162,12 +177,14 @@ class _BeatingLock:
             try:
                 number, holder = self._last()
                 if number != self._number or holder is None or holder.token != self._me.token:
-                    self._lost = f"{holder or 'somebody'} took it over"
+                    self._lost = f"{holder} took it over" if holder else f"{self._folder} was deleted"
                     return
                 self._me = replace(self._me, beat=self._me.beat + 1)
                 self._object(self._number).write_bytes(self._me.to_json())
                 heard = time.monotonic()
-            except OSError as err:
+            except RunDirectoryError as err:  # something else is in its place
+                self._lost = str(err)
+            except (OSError, ValueError) as err:
                 if time.monotonic() - heard > self._silent_s:
                     self._lost = f"the store does not answer ({err})"
 
@@ -193,6 +210,12 @@ class _BeatingLock:
         for name in self._folder.names():
             if name.isdecimal() and int(name) < self._number:
                 (self._folder / name).unlink()
+
+
+def _lost(run: Path | ObjectPath, why: str) -> RunDirectoryError:
+    return RunDirectoryError(
+        f"{run}: this driver has lost its lock: {why}; finished parts are kept, and another driver may go on"
+    )
 
 
 def _in_use(where: str, who: str) -> RunDirectoryError:

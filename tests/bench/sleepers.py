@@ -106,4 +106,4 @@ def sleeping(make: Callable[[], EngineLike]) -> Backend:
         del say
         return ReadyModel(spec.checkpoint, "m", "base", "float32")
 
-    return Backend(lambda _: None, lambda _: None, prepare, open_engine)
+    return Backend(lambda _: None, lambda *_: None, prepare, open_engine, lambda *_: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -11,13 +12,14 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from cogbatch.dataset.object_path import ObjectPath
-from cogbatch.dataset.run_lock import ADVISORY, Guard, Holder, _machine, beating_lock
+from cogbatch.dataset.run_lock import ADVISORY, Guard, Holder, _machine, beating_lock, os_lock
 from cogbatch.errors import RunDirectoryError
 
 BEAT_S = 0.02
@@ -128,6 +130,33 @@ def test_a_holder_that_was_followed_sees_it_and_gives_nothing_back(run: ObjectPa
         (run / "lock" / "00000001").unlink()  # as the one that follows does
     assert numbers(run) == [2]
     assert Holder(**json.loads((run / "lock" / "00000002").read_bytes())) == winner
+
+
+@pytest.mark.parametrize("data", [None, b"hello", b"{}", b"[]"])
+def test_a_holder_sees_that_its_lock_is_deleted_or_something_else(
+    run: ObjectPath, data: bytes | None
+) -> None:
+    with ExitStack() as stack:
+        guard = hold(stack, run)
+        held = run / "lock" / "00000001"
+        for _ in range(20):  # a beat may write it once more
+            held.unlink() if data is None else held.write_bytes(data)
+            time.sleep(BEAT_S / 4)
+        reason = "was deleted" if data is None else "is no lock of ours"
+        assert re.search(f"this driver has lost its lock: .*{reason}", wait_until_lost(guard))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_on_disk_a_holder_sees_that_its_lock_is_deleted_or_replaced(tmp_path: Path, replaced: bool) -> None:
+    file = tmp_path / "lock"
+    with os_lock(file) as guard:
+        guard()
+        file.unlink()
+        if replaced:
+            with os_lock(file) as second:  # nothing keeps it from starting, so the first must go
+                second()
+        with pytest.raises(RunDirectoryError, match=r"lost its lock: .*/lock was deleted or replaced"):
+            guard()
 
 
 class Forgetful(MemoryFileSystem):  # type: ignore[misc]
