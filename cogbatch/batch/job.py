@@ -28,7 +28,7 @@ from cogbatch.dataset.listing import save_listing
 from cogbatch.dataset.retry import RetryRound
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.run_lock import Guard
-from cogbatch.dataset.shards import Shard
+from cogbatch.dataset.shards import Shard, grid_to_json
 from cogbatch.errors import JobError
 
 PACKAGES = ("cogbatch", "torch", "transformers", "ray", "pyarrow", "pillow", "numpy", "bitsandbytes")
@@ -218,7 +218,7 @@ def describe(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": [file.path for file in dataset.files],
         "found": dataset.found(),
-        "shards": [shard.to_json() for shard in shards],
+        "shards": grid_to_json(shards),
     }
 
 
@@ -299,7 +299,7 @@ def summarize(
         candidates=tally.candidates,
         candidates_missing=(tally.rows - tally.errors) * spec.generation.num_candidates - tally.candidates,
         tokens=tally.tokens,
-        shards=len(job["shards"]),
+        shards=job["identity"]["shards"]["count"],
         shards_done_now=done,
         duplicate_ids=job["duplicate_ids"],
         seconds=status.seconds if status else 0.0,

@@ -53,13 +53,10 @@ def run_pass(
         max_concurrent_calls_per_actor=calls,
         enable_true_multi_threading=calls > 1,
     )
-    descriptors = [
-        {"shard": json.dumps(shard.to_json()), "folder": str(folder)} for shard, folder in shards.items()
-    ]
     with _quiet_context(), warnings.catch_warnings():
         # The two retry limits have no named parameter yet; pyproject.toml ends Ray's range before 2.64.
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-        results = ray.data.from_items(descriptors, override_num_blocks=len(descriptors)).map_batches(
+        results = _offered(shards).map_batches(
             ShardWorker,
             fn_constructor_args=(plan, open_engine, monitor),
             batch_size=1,
@@ -71,6 +68,12 @@ def run_pass(
             max_task_retries=0 if plan.isolated else 1,
         )
     return Counter(row["status"] for row in results.iter_rows())
+
+
+def _offered(shards: Mapping[Shard, Place]) -> ray.data.Dataset:
+    """One block a shard. What they are made of is gone when this returns: a pass may take days."""
+    rows = [{"shard": json.dumps(shard.to_json()), "folder": str(folder)} for shard, folder in shards.items()]
+    return ray.data.from_items(rows, override_num_blocks=len(rows))
 
 
 def _quiet_context() -> AbstractContextManager[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -130,8 +131,8 @@ def _read_footer(path: Place) -> PartFooter | None:
             errors=int(marks[KEY_PREFIX + "errors"]),
             candidates=int(marks[KEY_PREFIX + "candidates"]),
             tokens=int(marks[KEY_PREFIX + "tokens"]),
-            job_fingerprint=marks[KEY_PREFIX + "job_fingerprint"],
-            model_fingerprint=marks[KEY_PREFIX + "model_fingerprint"],
+            job_fingerprint=sys.intern(marks[KEY_PREFIX + "job_fingerprint"]),  # one for 100,000 parts
+            model_fingerprint=sys.intern(marks[KEY_PREFIX + "model_fingerprint"]),
             retry=marks.get(KEY_PREFIX + "retry", ""),
             written_s=float(marks[KEY_PREFIX + "written_s"]) if KEY_PREFIX + "written_s" in marks else None,
         )

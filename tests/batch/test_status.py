@@ -20,7 +20,7 @@ from cogbatch.dataset.rows import Row
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.run_lock import Holder
 from cogbatch.dataset.schema import record, rows_to_table
-from cogbatch.dataset.shards import Shard
+from cogbatch.dataset.shards import Shard, grid_to_json
 from cogbatch.errors import RunDirectoryError
 from cogbatch.types import Candidate, RequestError, RequestOutput
 
@@ -28,7 +28,7 @@ SHARDS = tuple(Shard(number, 0, 10 * number, 10) for number in range(4))
 JOB: dict[str, object] = {
     "job_fingerprint": "j1",
     "spec": {"name": "captions"},
-    "shards": [shard.to_json() for shard in SHARDS],
+    "shards": grid_to_json(SHARDS),
 }
 HOLD = """
 import sys, time
@@ -191,6 +191,10 @@ SHARD = SHARDS[0].to_json()
 GRIDS: list[object] = [
     *[None, 7, "grid", {}, {"a": 1}, [], [7], [None], [[1, 2]], ["s"], [{}], [{"num_rows": 10}]],
     [{**SHARD, "colour": 1}],
+    *[
+        {**grid_to_json(SHARDS), **other}
+        for other in ({"num_rows": [10]}, {"first_row": None}, {"num_rows": "1234"})
+    ],
 ]
 ROWS: list[object] = ["10", None, -1, 0, True, 1.5, []]
 OTHERS: list[tuple[str, object]] = [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cogbatch.dataset.shards import Shard, Span, auto_shard_size, cut, first_rows
+from cogbatch.dataset.shards import Shard, Span, auto_shard_size, cut, first_rows, grid_to_json, stored_shards
 from cogbatch.errors import DatasetError
 
 FILES = st.lists(st.lists(st.integers(0, 40), max_size=4), min_size=1, max_size=5)  # rows of groups of files
@@ -76,3 +77,16 @@ def test_a_shard_size_below_1_is_a_value_error(size) -> None:
 def test_a_shard_from_other_keys_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="a shard has the keys"):
         Shard.from_json({"index": 0})
+
+
+@given(
+    st.lists(
+        st.builds(Shard, st.just(0), *[st.integers(1, 9)] * 3, st.none() | st.integers(0, 9)), min_size=1
+    )
+)
+def test_the_grid_of_a_job_is_read_as_it_was_written_also_as_first_versions_wrote_it(
+    shards: list[Shard],
+) -> None:
+    shards = [replace(shard, index=index) for index, shard in enumerate(shards)]
+    for grid in (grid_to_json(shards), [shard.to_json() for shard in shards]):
+        assert stored_shards(json.loads(json.dumps({"shards": grid})), where="job.json") == tuple(shards)
