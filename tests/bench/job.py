@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 
 from cogbatch.batch.backend import Backend, cogvlm_backend
 from cogbatch.batch.spec import JobSpec, load_spec, parse_spec
+from tests.bench import driver_cost
 from tests.bench.sleepers import InSteps, Noted, OneByOne, sleeping
 
 ROOT = Path(__file__).parents[2]
@@ -74,16 +74,18 @@ def busy(folder: Path, shards_per_worker: int = 12) -> Result:
 
 
 def driver(folder: Path, shards: int) -> Result:
-    """Cost of a shard of one item without work: wall, the driver's own CPU, and its memory at the peak."""
-    spec = spec_of(folder, [0] * shards, workers=2, shard_size=1)
-    before_bytes, before_s = peak_bytes(), cpu_s()
-    seconds = run(spec, sleeping(OneByOne))
-    return {
-        "shards": shards,
-        "wall_ms_per_shard": round(1000 * seconds / shards, 2),
-        "driver_cpu_ms_per_shard": round(1000 * (cpu_s() - before_s) / shards, 2),
-        "peak_bytes": peak_bytes() - before_bytes,
-    }
+    """Cost of shards of one item without work."""
+    import ray.data  # what importing takes is no shard's cost
+
+    assert ray.data
+    spec = spec_of(folder, [0] * shards, workers=driver_cost.WORKERS, shard_size=1)
+    return driver_cost.cost_of(shards, lambda: run(spec, sleeping(OneByOne)))
+
+
+def ray_alone(folder: Path, shards: int) -> Result:
+    """The same of Ray Data with nothing of ours."""
+    del folder
+    return driver_cost.ray_alone(shards)
 
 
 def again(folder: Path, parts: int = 10_000) -> Result:
@@ -233,20 +235,10 @@ def noted_cogvlm() -> Backend:
     return replace(backend, open_engine=open_engine)
 
 
-def peak_bytes() -> int:
-    """Largest resident size of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def cpu_s() -> float:
-    """CPU time of this process, user and system."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
 PIECES: dict[str, Callable[..., Result]] = {
     "busy": busy,
     "driver": driver,
+    "ray-alone": ray_alone,
     "again": again,
     "edges": edges,
     "demo": demo,
@@ -273,7 +265,8 @@ def measure(piece: str, *arguments: str) -> Result:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--large", action="store_true", help="Also 10,000 shards (some minutes).")
+    parser.add_argument("--large", action="store_true", help="10,000 shards, not 3,000 (some minutes).")
+    parser.add_argument("--counts", type=int, nargs="*", help="Numbers of shards instead.")
     parser.add_argument("--scenes", type=int, default=128, help="Of the demo.")
     parser.add_argument(
         "--only", choices=["busy", "driver", "again", "edges", "demo"], nargs="*", help="Only these."
@@ -291,12 +284,11 @@ def main() -> None:
     result: Result = {}
     for piece in wanted:
         if piece == "driver":
-            counts = [100, 1_000, 3_000, *([10_000] if options.large else [])]
-            rows = [measure(piece, "--count", str(count)) for count in counts]
-            more = rows[-1]["shards"] - rows[-2]["shards"]
-            grown = rows[-1].pop("peak_bytes") - rows[-2].pop("peak_bytes")
-            rows[0].pop("peak_bytes", None)
-            result[piece] = {"runs": rows, "bytes_per_shard": round(grown / more)}
+            counts = options.counts or [100, 1_000, 10_000 if options.large else 3_000]
+            rows, rays = (
+                [measure(name, "--count", str(count)) for count in counts] for name in (piece, "ray-alone")
+            )
+            result[piece] = driver_cost.compared(rows, rays)
         elif piece == "edges":
             result[piece] = [measure(piece, "--count", str(size)) for size in (32, 512)]
         elif piece == "demo":

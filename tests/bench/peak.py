@@ -12,6 +12,11 @@ def anonymous_kb() -> int:
     return _field("RssAnon")
 
 
+def shared_kb() -> int:
+    """RssShmem: shared memory that this process has touched, as of an object store."""
+    return _field("RssShmem")
+
+
 def forget_peak() -> None:
     """The peak starts again from what is held now (proc(5), clear_refs)."""
     Path("/proc/self/clear_refs").write_text("5")
