@@ -74,6 +74,24 @@ def test_heavy_libraries_stay_in_their_room(library: str, owners: set[str]) -> N
             assert library not in {name.split(".")[0] for name in imports(file)}, f"{file} imports {library}"
 
 
+def test_only_torch_files_are_pickles_and_nothing_runs_code_out_of_one() -> None:
+    """torch_file's unpickler knows element types only, torch_writer writes; all loading is weights_only."""
+    everything = sorted((ROOT / "cogbatch").rglob("*.py"))
+    unsafe = {"pickle", "marshal", "shelve", "dill", "joblib"}
+    importing = {file.name for file in everything if unsafe & imports(file)}
+    assert importing == {"torch_file.py", "torch_writer.py"}
+    calls = [
+        node
+        for file in everything
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    loads = [ast.unparse(call) for call in calls if ast.unparse(call.func) == "torch.load"]
+    assert len(loads) >= 2
+    assert all("weights_only=True" in load for load in loads), loads
+    assert not [call for call in calls if "allow_pickle" in {keyword.arg for keyword in call.keywords}]
+
+
 @pytest.mark.parametrize("module", ["types", "errors", "text"])
 def test_the_ground_floor_is_light(module: str) -> None:
     standard = set(sys.stdlib_module_names) | ({"numpy"} if module == "text" else set())
