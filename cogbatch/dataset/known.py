@@ -17,7 +17,7 @@ from cogbatch.dataset.files import Listing, fingerprint
 from cogbatch.dataset.lines import LinesSource
 from cogbatch.dataset.options import InputOptions
 from cogbatch.dataset.row_index import known_index
-from cogbatch.dataset.shards import Shard
+from cogbatch.dataset.shards import Shard, stored_shards
 from cogbatch.dataset.source import Source
 from cogbatch.dataset.webdataset import TarSource
 
@@ -57,7 +57,7 @@ def known_input(job: Mapping[str, Any] | None, options: InputOptions) -> KnownIn
         fingerprint=mark,
         columns=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["columns"]))),
         headers=tuple(map(tuple, found["headers"])),
-        shards=tuple(map(Shard.from_json, job["shards"])),
+        shards=stored_shards(job, where="job.json"),
     )
 
 

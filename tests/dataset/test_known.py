@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cogbatch.dataset import Dataset, InputOptions, open_dataset
 from cogbatch.dataset.known import known_input
-from cogbatch.dataset.shards import Shard
+from cogbatch.dataset.shards import Shard, grid_to_json
 from cogbatch.dataset.streams import close_last
 from tests.dataset.counting import CountingFileSystem
 from tests.dataset.inputs import Item, every_row, folder_of, options_for
@@ -48,7 +48,7 @@ def job_of(dataset: Dataset, shards: tuple[Shard, ...]) -> dict[str, Any]:
     job = {
         "identity": {"input": {"fingerprint": dataset.fingerprint, **dataset.options.identity()}},
         "found": dataset.found(),
-        "shards": [shard.to_json() for shard in shards],
+        "shards": grid_to_json(shards),
     }
     return dict(json.loads(json.dumps(job)))
 
