@@ -142,23 +142,39 @@ def open_progress(stream: TextIO | None = None) -> Progress:
     return RichProgress(own) if own.isatty() else PlainProgress(own)
 
 
+def of_bytes(done: int, total: int, per_s: float) -> str:
+    """For example "13.2 of 33.0 GB, 512 MB/s"."""
+    return f"{done / 1e9:.1f} of {total / 1e9:.1f} GB, {per_s / 1e6:.0f} MB/s"
+
+
+def of_rows(done: int, total: int, per_s: float) -> str:
+    """For example "13,000 of 33,000 rows, 512 rows/s"."""
+    return f"{done:,} of {total:,} rows, {per_s:.0f} rows/s"
+
+
 def percent(
-    verb: str, say: Callable[[str], None], *, every_s: float = PLAIN_EVERY_S
+    verb: str,
+    say: Callable[[str], None],
+    *,
+    every_s: float = PLAIN_EVERY_S,
+    of: Callable[[int, int, float], str] = of_bytes,
 ) -> Callable[[int, int], None]:
-    """An on_progress(bytes done, bytes in total) that says "<verb>: 40 % (13.2 of 33.0 GB, 512 MB/s)".
+    """An on_progress(done, in total) that says "<verb>: 40 % (13.2 of 33.0 GB, 512 MB/s)".
 
     Every few seconds: nothing for what is quick. The speed is that since the last line.
+
+    Args:
+        of: says how much of how much, and how fast per second.
     """
-    last_s, last_bytes = time.monotonic(), 0
+    last_s, last_done = time.monotonic(), 0
 
     def report(done: int, total: int) -> None:
-        nonlocal last_s, last_bytes
+        nonlocal last_s, last_done
         passed_s = time.monotonic() - last_s
         if passed_s >= every_s:
-            speed = (done - last_bytes) / 1e6 / max(passed_s, 1e-9)
-            last_s, last_bytes = last_s + passed_s, done
-            of = f"{done / 1e9:.1f} of {total / 1e9:.1f} GB"
-            say(f"{verb}: {100 * done // max(total, 1)} % ({of}, {speed:.0f} MB/s)")
+            per_s = (done - last_done) / max(passed_s, 1e-9)
+            last_s, last_done = last_s + passed_s, done
+            say(f"{verb}: {100 * done // max(total, 1)} % ({of(done, total, per_s)})")
 
     return report
 

@@ -65,6 +65,14 @@ def show(lines: Iterable[str], result: Mapping[str, Any], *, as_json: bool) -> N
 
 
 def percent(verb: str) -> Callable[[int, int], None]:
+    """An on_progress(bytes done, bytes in total) that says so on stderr every few seconds."""
     from cogbatch.batch.progress import percent
 
     return percent(verb, lambda line: typer.echo(line, err=True))
+
+
+def rows_percent(verb: str) -> Callable[[int, int], None]:
+    """The same of rows."""
+    from cogbatch.batch.progress import of_rows, percent
+
+    return percent(verb, lambda line: typer.echo(line, err=True), of=of_rows)

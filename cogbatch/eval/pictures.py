@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +47,7 @@ def read_pictures(run: Run, items: Sequence[Item]) -> Album:
 
     Never raises for what is wrong with the input or an image: the note or the remark says it. An input that
     was copied or changed since is read all the same, and a row that now has another id gets no picture.
+    Quick where the items are in input order: what was last read of a file, for example a row group, is kept.
     """
     if not items:
         return Album(())
@@ -60,7 +62,8 @@ def read_pictures(run: Run, items: Sequence[Item]) -> Album:
         remark = (
             "The input's files have another size or time than when the job ran: images may not be those seen."
         )
-    return Album(tuple(_picture(dataset, run, item) for item in items), remark)
+    shards = _Shards(run)
+    return Album(tuple(_picture(dataset, shards.of(item), item) for item in items), remark)
 
 
 def thumbnail(image: Image.Image) -> Picture:
@@ -75,8 +78,7 @@ def thumbnail(image: Image.Image) -> Picture:
     return Picture(uri, small.width, small.height)
 
 
-def _picture(dataset: Dataset, run: Run, item: Item) -> Picture:
-    shard = _shard_of(run, item)
+def _picture(dataset: Dataset, shard: Shard | None, item: Item) -> Picture:
     if shard is None:
         return Picture(note="no such row in the job")
     try:
@@ -94,13 +96,26 @@ def _impatient(limits: ImageLimits) -> ImageLimits:
     return replace(limits, timeout_s=10, attempts=1)  # a report need not wait for a slow server
 
 
-def _shard_of(run: Run, item: Item) -> Shard | None:
-    files = run.job["files"]
-    for shard in run.shards:
-        place = item.input_row - shard.first_row
-        if files[shard.file_index] == item.input_file and 0 <= place < shard.num_rows:
-            return shard
-    return None
+class _Shards:
+    """The shard of an item, found without going through all of them."""
+
+    def __init__(self, run: Run) -> None:
+        self._files = {name: index for index, name in enumerate(run.job["files"])}
+        self._shards = sorted(run.shards, key=_start)
+
+    def of(self, item: Item) -> Shard | None:
+        file_index = self._files.get(item.input_file)
+        if file_index is None:
+            return None
+        place = bisect_right(self._shards, (file_index, item.input_row), key=_start) - 1
+        shard = self._shards[place] if place >= 0 else None
+        if shard is None or shard.file_index != file_index:
+            return None
+        return shard if item.input_row < shard.first_row + shard.num_rows else None
+
+
+def _start(shard: Shard) -> tuple[int, int]:
+    return shard.file_index, shard.first_row
 
 
 def _options(section: Mapping[str, Any]) -> InputOptions:

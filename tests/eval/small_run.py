@@ -41,12 +41,14 @@ def write_run(
     models: Sequence[str] | None = None,
     carried: Mapping[str, Sequence[object]] | None = None,
     generation: Mapping[str, object] | None = None,
+    written_s: Sequence[float] | None = None,
 ) -> Path:
     """The path of a run over images 0.png, 1.png ... (2, 4, 6 ... pixels wide), one item per output.
 
     Args:
         ids: of the items. done: how many shards have a part. models: the model fingerprint of each shard.
         carried: columns with a value for each item. generation: of the spec, over what it has.
+        written_s: when each part was written.
     """
     data = folder / "data"
     data.mkdir(parents=True)
@@ -91,5 +93,7 @@ def write_run(
             record(row, output(outputs[row.input_row]), model_fingerprint=model, job_fingerprint="j")
             for row in dataset.read(shard)
         ]
-        write_part(run.parts, shard.part_name, rows_to_table(records, carried=dataset.carried))
+        now_s = written_s[shard.index] if written_s else None
+        table = rows_to_table(records, carried=dataset.carried)
+        write_part(run.parts, shard.part_name, table, now_s=now_s)
     return run.path

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from parsed_page import Seen
 
-from cogbatch.eval.markup import Html, element, escape, join
+from cogbatch.eval.report.markup import Html, element, escape, join
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,13 @@ def test_an_image_that_is_gone_or_damaged_is_a_note(make_run: MakeRun) -> None:
     assert first.note.startswith("the image cannot be read: '")
     assert "not an image (8 bytes)" in second.note
     assert third.width == 6
+
+
+def test_no_row_is_found_in_the_wrong_shard_or_file(make_run: MakeRun) -> None:
+    run = open_run(make_run([["a"]] * 5))
+    first = next(iter(run.items()))
+    strange = (replace(first, input_row=5), replace(first, input_row=-1), replace(first, input_file="else"))
+    assert [one.note for one in read_pictures(run, strange).pictures] == ["no such row in the job"] * 3
 
 
 def test_a_changed_input_is_said_and_a_row_with_another_id_gets_no_image(make_run: MakeRun) -> None:

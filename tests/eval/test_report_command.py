@@ -26,7 +26,7 @@ def test_report_prints_where_the_page_is(make_run: MakeRun, capsys: pytest.Captu
     assert (code, err) == (0, "")
     assert out.splitlines()[0] == str(page)
     assert json.loads(out.splitlines()[-1]) == {"report": str(page)}
-    assert page.read_text().count("<article>") == 2
+    assert page.read_text().count("<article ") == 2
 
 
 def test_a_directory_that_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

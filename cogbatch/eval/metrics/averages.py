@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cogbatch.eval.metrics.item import METRICS, ItemMetrics
 
 RESAMPLES = 1000
+MAX_WEIGHTS = 2_000_000  # of resamples that are multiplied at once: 16 MB
 TAIL = 0.025  # of the resampled means lie below, and as many above, a 95 % interval
 
 
@@ -45,19 +46,28 @@ def averages(
     Raises ValueError: an infinite value.
     """
     names, table = _table(items)
-    defined = ~np.isnan(table)
+    defined = (~np.isnan(table)).astype(np.float64)
     values = np.nan_to_num(table, copy=False)  # [N, M]
     counts = defined.sum(axis=0)
     rng = np.random.default_rng(seed)
     means = np.full((RESAMPLES, len(names)), np.nan)
-    for resample in means if len(table) else ():
-        weights = np.bincount(rng.integers(len(table), size=len(table)), minlength=len(table))  # [N]
+    # Several resamples in one product: the table is read from memory once for all of them.
+    at_once = max(1, min(RESAMPLES, MAX_WEIGHTS // max(len(table), 1)))
+    for start in range(0, RESAMPLES, at_once) if len(table) else ():
+        some = means[start : start + at_once]
+        weights = np.stack([_weights(rng, len(table)) for _ in some])  # [S, N]
         drawn = weights @ defined
-        np.divide(weights @ values, drawn, out=resample, where=drawn > 0)
+        np.divide(weights @ values, drawn, out=some, where=drawn > 0)
     return tuple(
         _average(name, int(count), total, column[~np.isnan(column)])
         for name, count, total, column in zip(names, counts, values.sum(axis=0), means.T, strict=True)
     )
+
+
+def _weights(rng: np.random.Generator, num_items: int) -> NDArray[np.float64]:
+    """[N] how often each item is in one resample."""
+    drawn = rng.integers(num_items, size=num_items)
+    return np.bincount(drawn, minlength=num_items).astype(np.float64)
 
 
 def _table(

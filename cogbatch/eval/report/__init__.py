@@ -1,0 +1,93 @@
+"""cogbatch report: run directories in, one self-contained HTML page out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from cogbatch.dataset.atomic import write_atomically
+from cogbatch.dataset.object_path import Place, place_of
+from cogbatch.eval.digest import digest_run
+from cogbatch.eval.judge import Judge, JudgeOptions, open_judge
+from cogbatch.eval.pictures import read_pictures
+from cogbatch.eval.report.comparison import plane_of
+from cogbatch.eval.report.opened import Opened, open_runs
+from cogbatch.eval.report.page import render
+from cogbatch.eval.report.reported import Reported
+
+FILE_NAME = "report.html"
+
+
+def write_report(
+    *run_dirs: str | Place,
+    max_items: int = 60,
+    judge: JudgeOptions | None = None,
+    quality: str | None = None,
+    diversity: str | None = None,
+    out: str | Place | None = None,
+    workers: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Place:
+    """Writes the page, replacing an earlier one, and returns its path.
+
+    A run that is not finished is reported as far as it is. Images are read again through the input that
+    job.json names; those that cannot be read are notes on the page.
+
+    Args:
+        run_dirs: run directories, or directories of sweeps, which stand for their points.
+        max_items: items with image and candidates on the page, drawn with a fixed seed; 0 shows none.
+        judge: of the candidates; None takes that of the sweep, and else judges nothing.
+        quality, diversity: metrics that several runs are compared by; None takes the sweep's, or chooses.
+        out: the page; None is report.html in the first directory.
+        workers: processes that compute metrics, for large runs; see digest_run.
+        on_progress: is told how many rows of how many are read.
+
+    Raises RunDirectoryError: not a run directory, no finished part, a damaged part. EvaluationError: the
+    judge cannot be opened, or failed. ValueError: no directory, max_items below 0, or no such metric.
+    """
+    if not run_dirs:
+        raise ValueError("no run directory; expected at least one")
+    opened = open_runs(run_dirs)
+    reported = _digested(opened, judge or opened.judge, max_items, workers, on_progress)
+    plane = plane_of(reported, quality or opened.quality, diversity or opened.diversity)
+    album = read_pictures(opened.runs[0], reported[0].digest.sample)
+    page = render(reported, album, title=opened.title, plane=plane, absent=opened.absent)
+    path = place_of(run_dirs[0]) / FILE_NAME if out is None else place_of(out)
+    write_atomically(path, lambda file: file.write(page.encode(errors="replace")))
+    return path
+
+
+def _digested(
+    opened: Opened,
+    options: JudgeOptions | None,
+    max_items: int,
+    workers: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> list[Reported]:
+    """All runs with the items of the first one's sample. Runs over one input share a judge."""
+    judges = dict[object, Judge]()
+    reported = list[Reported]()
+    total, done = sum(run.num_finished for run in opened.runs), 0
+    wanted: frozenset[tuple[str, int]] | None = None
+    for name, run in zip(opened.names, opened.runs, strict=True):
+        judge = None
+        if options is not None:
+            key = (run.job["dataset_fingerprint"], run.num_finished, run.carried)
+            judge = judges.get(key) or judges.setdefault(key, open_judge(options, run))
+        digest = digest_run(
+            run,
+            max_items=max_items,
+            judge=judge,
+            wanted=wanted,
+            workers=workers,
+            on_progress=on_progress and partial(_add, on_progress, done, total),
+        )
+        done += run.num_finished
+        if wanted is None:
+            wanted = frozenset(item.identity for item in digest.sample)
+        reported.append(Reported(name, run, digest, judge))
+    return reported
+
+
+def _add(tell: Callable[[int, int], None], before: int, total: int, rows: int, _: int) -> None:
+    tell(before + rows, total)

@@ -1,0 +1,178 @@
+"""Several runs on one page: what differs, the same items side by side, the front, and sweeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from parsed_page import Seen
+from small_run import Outputs, write_run
+
+from cogbatch.errors import RunDirectoryError
+from cogbatch.eval.judge import JudgeOptions
+from cogbatch.eval.report import write_report
+from cogbatch.eval.report.gallery import _within
+from cogbatch.eval.report.markup import Html
+from cogbatch.types import RequestError
+
+HOSTILE = "</svg><script>alert(1)</script>"
+ALIKE: Outputs = [["a red cat", "a red cat"], ["a dog", "a dog"]]
+OTHERS: Outputs = [["a red cat", "one car"], ["two birds", "a dog"]]
+
+
+def run(folder: Path, outputs: Outputs, name: str, **generation: object) -> Path:
+    return write_run(
+        folder / name.replace("/", "_"),
+        outputs,
+        name=name,
+        generation=generation,
+        carried={"answer": ["a red cat", "a dog"]},
+        written_s=[10],
+    )
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Path, Path]:
+    """A run that is right and repeats itself, and one that is half right and does not."""
+    return run(tmp_path, ALIKE, "alike", temperature=0.1), run(tmp_path, OTHERS, "others", temperature=1.5)
+
+
+def test_runs_are_compared_by_their_figures_and_by_what_differs(two: tuple[Path, Path]) -> None:
+    judge = JudgeOptions(references="answer", metric="exact")
+    page = write_report(*two, judge=judge)
+    assert page == two[0] / "report.html"
+    seen = Seen(page.read_text())
+    assert "2 runs · model models/tiny" in seen.text
+    columns = seen.text[seen.text.index("runfront") :]
+    assert columns.startswith("runfronttemperaturepathcorrectVendi score")
+    assert "0.1" in seen.text
+    assert seen.text.count("on it") == 2  # one is better in each
+    assert "correct 1.000, Vendi score 1.00" in seen.text
+    assert "num_candidates" not in seen.text.split("Runs")[0]  # the same in both
+
+
+def test_a_beaten_run_is_not_on_the_front(tmp_path: Path, two: tuple[Path, Path]) -> None:
+    worse = run(tmp_path, [["x", "x"], ["x", "x"]], "worse")
+    judge = JudgeOptions(references="answer", metric="exact")
+    page = write_report(*two, worse, judge=judge).read_text()
+    assert "3, worse: correct 0.000, Vendi score 1.00, beaten by another" in page
+    assert "1, alike: correct 1.000, Vendi score 1.00, on the front" in page
+
+
+def test_the_same_items_stand_side_by_side(two: tuple[Path, Path]) -> None:
+    page = write_report(*two, max_items=1).read_text()
+    (card,) = page.split("<article ")[1:]
+    assert card.count("<h4>") == 2
+    assert card.index("alike") < card.index("others")
+    assert card.count("<img ") == 1
+
+
+def test_an_item_that_a_run_lacks_is_shown_for_the_others(tmp_path: Path, two: tuple[Path, Path]) -> None:
+    part = write_run(tmp_path / "part", [["a"], ["b"]], name="part", shard_size=1, done=1)
+    cards = write_report(two[0], part).read_text().split("<article ")[1:]
+    assert [card.count("<h4>") for card in cards] == [2, 1]
+
+
+def test_axes_can_be_chosen_and_wrong_ones_are_named(two: tuple[Path, Path]) -> None:
+    page = write_report(*two, quality="num_tokens", diversity="self_bleu").read_text()
+    assert "length against self-BLEU" in page
+    with pytest.raises(ValueError, match="--quality bleurt: no such metric, there are num_candidates, "):
+        write_report(*two, quality="bleurt")
+
+
+def test_a_sweep_stands_for_its_points(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    for name in ("t-1.0", "t-0.5"):
+        made = run(tmp_path, OTHERS, name)
+        (sweep / "points").mkdir(parents=True, exist_ok=True)
+        made.rename(sweep / "points" / name)
+    (sweep / "sweep.json").write_text(json.dumps({}))
+    (sweep / "points" / "t-1.0.yaml").write_text("no point")
+    page = write_report(sweep)
+    assert page == sweep / "report.html"
+    seen = Seen(page.read_text())
+    assert seen.text.index("1 t-0.5") < seen.text.index("2 t-1.0")
+    assert "Points without" not in seen.text
+
+
+def test_a_sweep_says_its_order_its_judge_and_its_axes(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    for name in ("low", "high"):
+        made = run(tmp_path, OTHERS, name)
+        (sweep / "points").mkdir(parents=True, exist_ok=True)
+        made.rename(sweep / "points" / name)
+    said = {
+        "name": "my sweep",
+        "judge": {"checker": None, "references": "answer", "metric": "exact", "threshold": None},
+        "quality": "score",
+        "diversity": "unique_rate",
+        "points": [{"name": "low"}, {"name": "high"}, {"name": "later"}],
+    }
+    (sweep / "sweep.json").write_text(json.dumps(said))
+    seen = Seen(write_report(sweep).read_text())
+    assert seen.text.startswith("\nmy sweep: cogbatch report")
+    assert "Points without a finished part: later." in seen.text
+    assert seen.text.index("1 low") < seen.text.index("2 high")
+    assert "score against unique rate" in str(seen.tags)
+    chosen = write_report(sweep, quality="num_tokens", out=tmp_path / "other.html")
+    assert "length against unique rate" in chosen.read_text()
+    (sweep / "sweep.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match=r"sweep\.json cannot be read"):
+        write_report(sweep)
+
+
+def test_a_sweep_without_any_part_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "points").mkdir(parents=True)
+    (tmp_path / "empty" / "sweep.json").write_text("{}")
+    with pytest.raises(RunDirectoryError, match="has no point with a finished part; run the sweep first"):
+        write_report(tmp_path / "empty")
+
+
+def test_names_of_runs_are_text_everywhere(tmp_path: Path, two: tuple[Path, Path]) -> None:
+    hostile = run(tmp_path, OTHERS, HOSTILE)
+    page = write_report(hostile, two[0], out=tmp_path / "page.html").read_text()
+    assert page.count("<script") == 1  # ours
+    assert page.count("</svg>") == page.count("<svg ")
+    assert Seen(page).text.count(HOSTILE) >= 3
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    first, second = run(tmp_path, ALIKE, "same"), run(tmp_path / "b", ALIKE, "same")
+    seen = Seen(write_report(first, second).read_text())
+    assert str(first) in seen.text
+    assert str(second) in seen.text
+    renamed = second.rename(second.parent / "other")
+    seen = Seen(write_report(first, renamed).read_text())
+    assert "1 run" in seen.text
+    assert "2 other" in seen.text
+
+
+def test_broken_promises_and_other_inputs_are_said(tmp_path: Path, two: tuple[Path, Path]) -> None:
+    gone = RequestError("image", "ImageError", "gone")
+    part = write_run(tmp_path / "part", [["a"], gone, ["c"]], name="part", shard_size=2, done=1)
+    seen = Seen(write_report(two[0], part).read_text())
+    assert "The runs read different inputs" in seen.text
+    assert "promises ✗ do not hold" in seen.text
+    assert "promises ✓ hold" in seen.text
+    assert "50 %" in seen.text  # of the rows are errors
+
+
+@pytest.mark.slow
+def test_a_gallery_shows_six_runs_at_most_those_on_the_front_first(tmp_path: Path) -> None:
+    runs = [run(tmp_path, ALIKE, f"run-{number}") for number in range(6)]
+    runs.append(run(tmp_path, [["a red cat", "a blue dog"], ["x", "y"]], "best"))
+    page = write_report(*runs, max_items=1).read_text()
+    (card,) = page.split("<article ")[1:]
+    assert card.count("<h4>") == 6
+    assert "best" in card
+    assert "6 of 7 runs are shown here" in page
+
+
+def test_cards_that_do_not_fit_are_left_out_evenly() -> None:
+    cards = [Html(f"{number:010}") for number in range(100)]
+    assert list(_within(cards, 1000)) == cards
+    kept = [int(card) for card in _within(cards, 300)]
+    assert 20 <= len(kept) <= 30
+    assert kept[-1] > 80
+    assert _within(cards, 5) == []
