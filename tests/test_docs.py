@@ -1,0 +1,183 @@
+"""The documentation keeps its word: commands are understood, specs are specs, links lead somewhere.
+
+The commands of the tutorials are run, in order, as they are printed (marker slow).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from cogbatch.batch.spec import JobSpec, load_spec, parse_generation, parse_spec
+from cogbatch.cli import app
+from docs.make.reference import TARGET, reference
+from tests.doc_pages import (
+    PAGES,
+    ROOT,
+    TUTORIALS,
+    Block,
+    Command,
+    blocks,
+    commands,
+    links,
+    specs_with_comments,
+    text_of,
+)
+
+OURS = ("jobs/", "docs/", "tests/", "cogbatch/", "cluster.yaml")  # files that must be in the repository
+SECTIONS: dict[str, Any] = {"model": {"checkpoint": "m"}, "input": {"path": "p"}, "output": {"path": "o"}}
+TIMEOUT_S = 900
+GROUP: Any = typer.main.get_command(app)
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def understand(words: list[str]) -> None:
+    """Raises unless the command exists, with its options, keys, and files of the repository."""
+    program, *arguments = words
+    for word in arguments:
+        if word.startswith(OURS):
+            assert list(ROOT.glob(word.rstrip("/"))), f"{word} is not in the repository"
+    if program == "cogbatch":
+        understand_ours(arguments)
+    elif program == "make":
+        assert set(arguments) <= set(
+            re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        )
+    elif arguments[:2] == ["-m", "pip"] or program == "pip":
+        for extra in re.findall(r"\[([\w,]+)\]", " ".join(arguments)):
+            assert set(extra.split(",")) <= set(EXTRAS)
+    elif program == "python":
+        assert find_spec(arguments[arguments.index("-m") + 1]), "no such module"
+    else:
+        raise AssertionError(f"{program} is not known here: mark its block as not checked, with a reason")
+
+
+def understand_ours(arguments: list[str]) -> None:
+    """Parsed as the command line parses it, but not run; wrong usage raises."""
+    if arguments[0].startswith("-"):
+        return
+    name, *rest = arguments
+    assert name in GROUP.commands, f"no command {name}"
+    with GROUP.commands[name].make_context(name, rest) as context:
+        values = context.params
+    overrides = values.get("overrides") or []
+    if name == "generate":
+        parse_generation({}, overrides=overrides)
+    elif "job" in values and (ROOT / values["job"]).exists():
+        load_spec(ROOT / values["job"], overrides=overrides)
+    elif overrides:
+        parse_spec(SECTIONS, overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    "command", [c for page in PAGES for c in commands(page)] + specs_with_comments(), ids=str
+)
+def test_every_command_is_understood(command: Command) -> None:
+    understand(command.words)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "cogbatch fly away",
+        "cogbatch run job.yaml --fast",
+        "cogbatch run job.yaml --set generation.sed=1",
+        "cogbatch run jobs/no.yaml",
+        "cogbatch run jobs/demo/job.yaml --set input.limit=0",
+        "cogbatch generate m -p hello --set pool=3",
+        "make coffee",
+        "pip install 'cogbatch[coffee]'",
+        "python -m jobs.demo.coffee",
+        "ray start --head",
+    ],
+)
+def test_a_wrong_command_is_found(wrong: str) -> None:
+    """Odds of a false alarm: none. What the checks above are worth."""
+    with pytest.raises(Exception):  # noqa: B017, PT011 # each kind has its own
+        understand(Command("here", wrong).words)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_stand_in_blocks_that_are_checked(page: str) -> None:
+    for block in blocks(page):
+        if block.language in ("bash", "python", "yaml"):
+            continue
+        for line in block.text.splitlines():
+            assert not re.match(r"\$ |(\w+=\S+ )*(cogbatch|make|pip|python|ray) ", line), f"{block}: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_block_that_is_not_checked_gives_a_reason(page: str) -> None:
+    text = text_of(page)
+    marks = re.findall(r"<!-- not (?:run|checked)[^\n]*", text)
+    marked = [block for block in blocks(page) if block.mark]
+    assert len(marks) == len(marked), "a mark stands right before its block"
+    for block in marked:
+        assert len(block.reason.split()) >= 3, f"{block}: {block.reason}"
+
+
+@pytest.mark.parametrize(
+    "block", [b for page in PAGES for b in blocks(page, "yaml") if b.mark != "not checked"], ids=str
+)
+def test_every_spec_is_one(block: Block) -> None:
+    """A page may show a part of a spec: what is required and not shown is filled in."""
+    tree = yaml.safe_load(block.text)
+    assert set(tree) <= set(JobSpec.model_fields), f"{block}: no keys of a job"
+    filled = {
+        name: {**SECTIONS.get(name, {}), **tree.get(name, {})} for name in {*SECTIONS, *tree} - {"name"}
+    }
+    parse_spec(filled, where=str(block))
+
+
+@pytest.mark.parametrize("block", [b for page in PAGES for b in blocks(page, "python")], ids=str)
+def test_every_python_block_compiles(block: Block) -> None:
+    compile(block.text, str(block), "exec")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_to_a_file(page: str) -> None:
+    for target in links(page):
+        assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    assert TARGET.read_text(encoding="utf-8") == reference(), "run make docs"
+
+
+def test_everything_in_the_reference_has_a_meaning() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \|.*\| ([^|]*) \|$", reference(), flags=re.MULTILINE)
+    assert len(rows) > 150
+    assert [name for name, meaning in rows if not meaning.strip()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS)
+def test_every_command_of_a_tutorial_works_as_it_is_printed(page: str, tmp_path: Path) -> None:
+    """In a copy of the repository, in order; a command that fails ends the test with what it said."""
+    copy = tmp_path / "copy"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    for name in filter(None, listed.decode().split("\0")):
+        if (ROOT / name).exists():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = os.environ | {"PYTHONPATH": str(copy), "PATH": path, "COGBATCH_CACHE": str(tmp_path / "cache")}
+    for block in blocks(page, "bash"):
+        if block.mark:
+            continue
+        for command in block.commands:
+            done = subprocess.run(
+                ["bash", "-ec", command], cwd=copy, env=env, capture_output=True, text=True, timeout=TIMEOUT_S
+            )
+            assert done.returncode == 0, f"{block}: {command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
