@@ -161,6 +161,17 @@ def test_everything_in_the_reference_has_a_meaning() -> None:
     assert [name for name, meaning in rows if not meaning.strip()] == []
 
 
+def test_every_test_that_a_page_names_exists() -> None:
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", text_of(page))}
+    defined = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), flags=re.MULTILINE)
+    }
+    assert len(named) > 20
+    assert named <= defined, named - defined
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", TUTORIALS)
 def test_every_command_of_a_tutorial_works_as_it_is_printed(page: str, tmp_path: Path) -> None:
