@@ -5,6 +5,7 @@ The commands of the tutorials are run, in order, as they are printed (marker slo
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -21,6 +22,9 @@ import yaml
 
 from cogbatch.batch.spec import JobSpec, load_spec, parse_generation, parse_spec
 from cogbatch.cli import app
+from cogbatch.decoding.params import check_params
+from cogbatch.decoding.registry import strategy_names
+from cogbatch.types import GenerationParams
 from docs.make.reference import TARGET, reference
 from tests.doc_pages import (
     PAGES,
@@ -73,11 +77,19 @@ def understand_ours(arguments: list[str]) -> None:
         values = context.params
     overrides = values.get("overrides") or []
     if name == "generate":
-        parse_generation({}, overrides=overrides)
+        fields = {field.name for field in dataclasses.fields(GenerationParams)} | {"preset"}
+        given = {key: value for key, value in values.items() if key in fields and value is not None}
+        make_sense(parse_generation(given, overrides=overrides))
     elif "job" in values and (ROOT / values["job"]).exists():
-        load_spec(ROOT / values["job"], overrides=overrides)
+        make_sense(load_spec(ROOT / values["job"], overrides=overrides).generation)
     elif overrides:
-        parse_spec(SECTIONS, overrides=overrides)
+        make_sense(parse_spec(SECTIONS, overrides=overrides).generation)
+
+
+def make_sense(params: GenerationParams) -> None:
+    """Raises ValueError where they contradict each other; of a strategy from elsewhere nothing is known."""
+    if params.strategy in strategy_names():
+        check_params(params)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +108,7 @@ def test_every_command_is_understood(command: Command) -> None:
         "cogbatch run jobs/no.yaml",
         "cogbatch run jobs/demo/job.yaml --set input.limit=0",
         "cogbatch generate m -p hello --set pool=3",
+        "cogbatch generate m -p hello -n 4 --strategy greedy",
         "make coffee",
         "pip install 'cogbatch[coffee]'",
         "python -m jobs.demo.coffee",
@@ -103,7 +116,7 @@ def test_every_command_is_understood(command: Command) -> None:
     ],
 )
 def test_a_wrong_command_is_found(wrong: str) -> None:
-    """Odds of a false alarm: none. What the checks above are worth."""
+    """What the checks above are worth."""
     with pytest.raises(Exception):  # noqa: B017, PT011 # each kind has its own
         understand(Command("here", wrong).words)
 
@@ -137,7 +150,7 @@ def test_every_spec_is_one(block: Block) -> None:
     filled = {
         name: {**SECTIONS.get(name, {}), **tree.get(name, {})} for name in {*SECTIONS, *tree} - {"name"}
     }
-    parse_spec(filled, where=str(block))
+    make_sense(parse_spec(filled, where=str(block)).generation)
 
 
 @pytest.mark.parametrize("block", [b for page in PAGES for b in blocks(page, "python")], ids=str)
