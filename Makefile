@@ -35,9 +35,10 @@ bench-profile: $(VENV)/installed-dev
 bench-strategies: $(VENV)/installed-dev
 	$(BIN)/python -m tests.bench.strategies
 
-# What of docs/ the code writes: the reference.
+# What of docs/ the code writes: the reference, and the pictures of the tutorials, by running them.
 docs: $(VENV)/installed-dev
 	$(BIN)/python -m docs.make.reference
+	$(BIN)/python -m docs.make.pictures
 
 bench-job: $(VENV)/installed-dev
 	$(BIN)/python -m tests.bench.job

@@ -6,11 +6,8 @@ The commands of the tutorials are run, in order, as they are printed (marker slo
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
-import shutil
 import subprocess
-import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,8 +22,7 @@ from cogbatch.cli import app
 from cogbatch.decoding.params import check_params
 from cogbatch.decoding.registry import strategy_names
 from cogbatch.types import GenerationParams
-from docs.make.reference import TARGET, reference
-from tests.doc_pages import (
+from docs.make.pages import (
     PAGES,
     ROOT,
     TUTORIALS,
@@ -34,10 +30,13 @@ from tests.doc_pages import (
     Command,
     blocks,
     commands,
+    copy_repository,
     links,
     specs_with_comments,
     text_of,
 )
+from docs.make.pictures import environment
+from docs.make.reference import TARGET, reference
 
 OURS = ("jobs/", "docs/", "tests/", "cogbatch/", "cluster.yaml")  # files that must be in the repository
 SECTIONS: dict[str, Any] = {"model": {"checkpoint": "m"}, "input": {"path": "p"}, "output": {"path": "o"}}
@@ -61,9 +60,11 @@ def understand(words: list[str]) -> None:
     elif arguments[:2] == ["-m", "pip"] or program == "pip":
         for extra in re.findall(r"\[([\w,]+)\]", " ".join(arguments)):
             assert set(extra.split(",")) <= set(EXTRAS)
+    elif arguments[:1] == ["-c"]:
+        compile(arguments[1], "a command", "exec")
     elif program == "python":
         assert find_spec(arguments[arguments.index("-m") + 1]), "no such module"
-    else:
+    elif program != "cat":
         raise AssertionError(f"{program} is not known here: mark its block as not checked, with a reason")
 
 
@@ -189,14 +190,8 @@ def test_every_test_that_a_page_names_exists() -> None:
 @pytest.mark.parametrize("page", TUTORIALS)
 def test_every_command_of_a_tutorial_works_as_it_is_printed(page: str, tmp_path: Path) -> None:
     """In a copy of the repository, in order; a command that fails ends the test with what it said."""
-    copy = tmp_path / "copy"
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    for name in filter(None, listed.decode().split("\0")):
-        if (ROOT / name).exists():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name)
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = os.environ | {"PYTHONPATH": str(copy), "PATH": path, "COGBATCH_CACHE": str(tmp_path / "cache")}
+    copy = copy_repository(tmp_path / "copy")
+    env = environment(copy, cache=tmp_path / "cache")
     for block in blocks(page, "bash"):
         if block.mark:
             continue

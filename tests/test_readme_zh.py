@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.doc_pages import BLOCK, LINK, blocks, text_of
+from docs.make.pages import BLOCK, LINK, blocks, text_of
 
 ENGLISH, CHINESE = "README.md", "README.zh.md"
 NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")

@@ -1,7 +1,8 @@
-"""The pictures of the tutorials: real commands on a terminal of 80 columns, as SVG. `make docs`.
+"""The pictures of the tutorials: `make docs`, or `python -m docs.make.pictures [PAGE]...`.
 
-Each command runs in a terminal of its own, in the current directory, where the commands of the tutorials that
-come before it have run.
+The commands of a page run in order, in a copy of the repository. A block with a picture right behind it,
+pictures/NAME.svg, is drawn: its last command on a terminal of 80 columns. NAME.png is what Chromium shows of the
+page that the command wrote.
 """
 
 from __future__ import annotations
@@ -10,34 +11,70 @@ import io
 import os
 import pty
 import re
-import shlex
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import CONSOLE_SVG_FORMAT, Console
+from PIL import Image
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
 from rich.text import Text
 
-FOLDER = Path(__file__).parents[1] / "pictures"
+from docs.make.pages import ROOT, TUTORIALS, blocks, copy_repository
+from jobs.demo.scenes import draw, png, scene
+
 COLUMNS = 80
+EXAMPLE = 10_023  # seed of the scene that is asked about; never trained on
+SCREENSHOT = (1100, 1100)  # pixels
+COLOURS = 128
 # Without its fonts from the network: whoever reads has a monospaced one.
 FORMAT = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 
 
-def on_terminal(command: str) -> str:
+def main(pages: list[str]) -> None:
+    """Draws all pictures of the pages; a command that fails ends it."""
+    (ROOT / "docs/pictures").mkdir(exist_ok=True)
+    (ROOT / "docs/pictures/scene.png").write_bytes(png(draw(scene(EXAMPLE))))
+    for page in pages:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = copy_repository(Path(folder) / "copy")
+            env = environment(copy, cache=Path(folder) / "cache")
+            for block in (one for one in blocks(page, "bash") if not one.mark):
+                *before, last = block.commands
+                for command in before:
+                    subprocess.run(["bash", "-ec", command], cwd=copy, env=env, check=True)
+                target = ROOT / "docs" / block.picture
+                if target.suffix == ".svg":
+                    target.write_text(as_svg(last, on_terminal(last, copy, env)), encoding="utf-8")
+                    continue
+                done = subprocess.run(
+                    ["bash", "-ec", last], cwd=copy, env=env, check=True, stdout=subprocess.PIPE, text=True
+                )
+                if target.suffix == ".png":
+                    screenshot(copy / done.stdout.split()[-1], target)
+
+
+def environment(copy: Path, *, cache: Path) -> dict[str, str]:
+    """What a command of a page finds: this Python's cogbatch with the copy's code, and an empty cache."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return os.environ | {"PYTHONPATH": str(copy), "PATH": path, "COGBATCH_CACHE": str(cache)}
+
+
+def on_terminal(command: str, folder: Path, env: Mapping[str, str]) -> str:
     """What the command writes to a terminal of 80 columns. Raises CalledProcessError: it fails."""
     ours, theirs = pty.openpty()
-    env = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
-    env |= {"COLUMNS": str(COLUMNS), "TERM": "xterm-256color", "COLORTERM": "truecolor", "SSH_CONNECTION": "-"}
-    process = subprocess.Popen(shlex.split(command), stdout=theirs, stdin=subprocess.DEVNULL, env=env)
+    terminal = {"COLUMNS": str(COLUMNS), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    clean = {key: value for key, value in env.items() if key != "NO_COLOR"} | terminal
+    words = ["bash", "-ec", command]
+    process = subprocess.Popen(words, cwd=folder, stdout=theirs, stdin=subprocess.DEVNULL, env=clean)
     os.close(theirs)
     written = io.BytesIO()
     while True:
         try:
             data = os.read(ours, 65536)
         except OSError:  # the other end is closed
-            break
-        if not data:
             break
         written.write(data)
     os.close(ours)
@@ -54,11 +91,23 @@ def as_svg(command: str, output: str) -> str:
     return console.export_svg(title="", code_format=FORMAT, unique_id="terminal")
 
 
-def main(name: str, command: str) -> None:
-    """Writes docs/pictures/NAME.svg."""
-    FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{name}.svg").write_text(as_svg(command, on_terminal(command)), encoding="utf-8")
+def screenshot(page: Path, target: Path) -> None:
+    """The top of an HTML page as a small PNG."""
+    with tempfile.TemporaryDirectory() as folder:
+        shot = Path(folder) / "shot.png"
+        size = ",".join(map(str, SCREENSHOT))
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            f"--window-size={size}",
+        ]
+        command = ["chromium", *options, f"--screenshot={shot}", f"file://{page}"]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        with Image.open(shot) as image:
+            image.convert("RGB").quantize(COLOURS).save(target, optimize=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:] or TUTORIALS)

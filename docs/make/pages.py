@@ -1,4 +1,4 @@
-"""The pages of the documentation as what can be checked of them: blocks, commands, links. Runs nothing.
+"""The pages of the documentation as what can be checked of them: blocks, commands, links. Runs none of them.
 
 A block of code is marked by a comment on the line before it, with a reason:
 `<!-- not run: ... -->` in a tutorial, for a block that is only parsed;
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (
@@ -26,7 +28,7 @@ PAGES = sorted(
 TUTORIALS = [page for page in PAGES if page.startswith("docs/tutorial")]
 BLOCK = re.compile(
     r"(?:<!-- (?P<mark>not run|not checked): (?P<reason>[^\n]+?) -->\n)?"
-    r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    r"^```(?P<language>\w*)\n(?P<text>.*?)^```$(?:\n\n!\[[^\]]*\]\((?P<picture>pictures/[^)]+)\))?",
     re.DOTALL | re.MULTILINE,
 )
 INLINE = re.compile(r"`(cogbatch [a-z-]+ [^`]+)`")
@@ -35,7 +37,7 @@ LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code. mark: "not run", "not checked" or nothing. line: of the page, from 1."""
+    """A block of code. mark: "not run", "not checked" or nothing. line: from 1. picture: right behind it."""
 
     page: str
     line: int
@@ -43,6 +45,7 @@ class Block:
     text: str
     mark: str = ""
     reason: str = ""
+    picture: str = ""
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -76,6 +79,7 @@ class Command:
 
 
 def text_of(page: str) -> str:
+    """The page as it is now."""
     return (ROOT / page).read_text(encoding="utf-8")
 
 
@@ -90,6 +94,7 @@ def blocks(page: str, *languages: str) -> list[Block]:
             match["text"],
             match["mark"] or "",
             match["reason"] or "",
+            match["picture"] or "",
         )
         for match in BLOCK.finditer(text)
     ]
@@ -117,6 +122,16 @@ def specs_with_comments() -> list[Command]:
         for line in path.read_text().splitlines()
         if re.match(r"#   (\w+=\w+ )*cogbatch ", line)
     ]
+
+
+def copy_repository(target: Path) -> Path:
+    """The files that git knows, as they are now, copied to target."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    for name in filter(None, listed.decode().split("\0")):
+        if (ROOT / name).exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target
 
 
 def links(page: str) -> list[str]:
