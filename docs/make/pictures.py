@@ -1,8 +1,8 @@
 """The pictures of the tutorials: `make docs`, or `python -m docs.make.pictures [PAGE]...`.
 
-The commands of a page run in order, in a copy of the repository. Of a block with a picture right behind it the
-last command is drawn: pictures/NAME.svg shows it on a terminal of 80 columns, pictures/NAME.png is the page that
-it wrote, in Chromium.
+The commands of a page run in order, in a copy of the repository. Of a block with a picture right behind it
+the last command is drawn: pictures/NAME.svg shows it on a terminal of 80 columns, pictures/NAME.png is the
+page that it wrote, in Chromium.
 """
 
 from __future__ import annotations
