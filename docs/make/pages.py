@@ -28,7 +28,7 @@ PAGES = sorted(
 TUTORIALS = [page for page in PAGES if page.startswith("docs/tutorial")]
 BLOCK = re.compile(
     r"(?:<!-- (?P<mark>not run|not checked): (?P<reason>[^\n]+?) -->\n)?"
-    r"^```(?P<language>\w*)\n(?P<text>.*?)^```$(?:\n\n!\[[^\]]*\]\((?P<picture>pictures/[^)]+)\))?",
+    r"^```(?P<language>\w*)\n(?P<text>.*?)^```$(?:\n\n!\[[^\]]*\]\((?P<picture>pictures/[^)]+\.svg)\))?",
     re.DOTALL | re.MULTILINE,
 )
 INLINE = re.compile(r"`(cogbatch [a-z-]+ [^`]+)`")

@@ -1,8 +1,7 @@
 """The pictures of the tutorials: `make docs`, or `python -m docs.make.pictures [PAGE]...`.
 
 The commands of a page run in order, in a copy of the repository. Of a block with a picture right behind it
-the last command is drawn: pictures/NAME.svg shows it on a terminal of 80 columns, pictures/NAME.png is the
-page that it wrote, in Chromium.
+the last command is drawn, on a terminal of 80 columns.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from PIL import Image
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
@@ -27,8 +25,6 @@ from jobs.demo.scenes import draw, png, scene
 
 COLUMNS = 80
 EXAMPLE = 10_023  # seed of the scene that is asked about; never trained on
-SCREENSHOT = (1100, 1100)  # pixels
-COLOURS = 128
 # Without its fonts from the network: whoever reads has a monospaced one.
 FORMAT = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 
@@ -46,14 +42,10 @@ def main(pages: list[str]) -> None:
                 for command in before:
                     subprocess.run(["bash", "-ec", command], cwd=copy, env=env, check=True)
                 target = ROOT / "docs" / block.picture
-                if target.suffix == ".svg":
+                if block.picture:
                     target.write_text(as_svg(last, on_terminal(last, copy, env)), encoding="utf-8")
-                    continue
-                done = subprocess.run(
-                    ["bash", "-ec", last], cwd=copy, env=env, check=True, stdout=subprocess.PIPE, text=True
-                )
-                if target.suffix == ".png":
-                    screenshot(copy / done.stdout.split()[-1], target)
+                else:
+                    subprocess.run(["bash", "-ec", last], cwd=copy, env=env, check=True)
 
 
 def environment(copy: Path, *, cache: Path) -> dict[str, str]:
@@ -89,24 +81,6 @@ def as_svg(command: str, output: str) -> str:
     console.print(Text(f"$ {command}", "bold"))
     console.print(Text.from_ansi(output.rstrip("\n")))
     return console.export_svg(title="", code_format=FORMAT, unique_id="terminal")
-
-
-def screenshot(page: Path, target: Path) -> None:
-    """The top of an HTML page as a small PNG."""
-    with tempfile.TemporaryDirectory() as folder:
-        shot = Path(folder) / "shot.png"
-        size = ",".join(map(str, SCREENSHOT))
-        options = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--hide-scrollbars",
-            f"--window-size={size}",
-        ]
-        command = ["chromium", *options, f"--screenshot={shot}", f"file://{page}"]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
-        with Image.open(shot) as image:
-            image.convert("RGB").quantize(COLOURS).save(target, optimize=True)
 
 
 if __name__ == "__main__":
