@@ -83,7 +83,9 @@ def _rows(kind: type[Any]) -> list[Row]:
 
 def _defaults(kind: type[Any]) -> dict[str, Any]:
     if issubclass(kind, BaseModel):
-        return {name: field.get_default() for name, field in kind.model_fields.items()}
+        return {
+            name: field.get_default(call_default_factory=True) for name, field in kind.model_fields.items()
+        }
     found: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
         found[field.name] = PydanticUndefined
@@ -96,10 +98,11 @@ def _defaults(kind: type[Any]) -> dict[str, Any]:
 
 def described(kind: type[Any], names: Sequence[str]) -> dict[str, str]:
     """What the Args of a class's docstring say of each name: `name: text`, or `name, name: text`."""
-    text = " ".join((inspect.getdoc(kind) or "").partition("Args:\n")[2].split())
+    entries = (inspect.getdoc(kind) or "").partition("Args:\n")[2].partition("\n\n")[0]
+    text = " ".join(entries.split())
     name = "|".join(map(re.escape, names))
-    _, *entries = re.split(rf"(?:^|(?<=[.:;] ))((?:(?:{name}), )*(?:{name})): ", text)
-    pairs = zip(entries[::2], entries[1::2], strict=True)
+    _, *found = re.split(rf"(?:^|(?<=[.:;] ))((?:(?:{name}), )*(?:{name})): ", text)
+    pairs = zip(found[::2], found[1::2], strict=True)
     return {one: said.strip().removesuffix(".") for several, said in pairs for one in several.split(", ")}
 
 
@@ -126,7 +129,7 @@ def _written(value: Any) -> str:
     """A default as YAML has it."""
     if value is PydanticUndefined:
         return "required"
-    if isinstance(value, tuple | Mapping) and not value:
+    if isinstance(value, tuple | list | Mapping) and not value:
         return "none"
     return f"`{value}`" if isinstance(value, str) else json.dumps(value, default=str)
 
@@ -195,7 +198,7 @@ def _table(head: Row, rows: Sequence[Row]) -> str:
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
     for name, *cells in rows:
         linked = [re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", cell.replace("|", "\\|")) for cell in cells]
-        lines.append(" | ".join([f"`{name}`", *linked]))
+        lines.append(" | ".join([f"`{name}`".replace("|", "\\|"), *linked]))
     return "".join(f"| {line} |\n" for line in lines)
 
 
