@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test test-slow bench bench-quick bench-profile bench-convert bench-job bench-strategies lint clean
+.PHONY: demo test test-slow bench bench-quick bench-profile bench-convert bench-job bench-strategies docs lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/cogbatch run jobs/demo/job.yaml
@@ -34,6 +34,11 @@ bench-profile: $(VENV)/installed-dev
 
 bench-strategies: $(VENV)/installed-dev
 	$(BIN)/python -m tests.bench.strategies
+
+# What of docs/ the code writes: the reference, and the pictures of the tutorials, by running them.
+docs: $(VENV)/installed-dev
+	$(BIN)/python -m docs.make.reference
+	$(BIN)/python -m docs.make.pictures
 
 bench-job: $(VENV)/installed-dev
 	$(BIN)/python -m tests.bench.job

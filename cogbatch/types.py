@@ -64,34 +64,44 @@ class PortfolioMember:
 
 @dataclass(frozen=True)
 class GenerationParams:
-    """How candidates are generated. Defaults are the ones documented for users.
+    """How candidates are generated.
 
     Args:
         num_candidates: k, candidates asked for per request.
-        strategy: name of a registered decoding strategy.
-        temperature: > 0; logits are divided by it. top_p: in (0, 1], 1 keeps all. top_k: 0 keeps all.
-        min_p: in [0, 1]; drops tokens below min_p times the largest probability.
-        typical_p: in (0, 1], 1 keeps all (Meister et al. 2022, arXiv:2202.00666). eta_cutoff: in [0, 1), 0
-            keeps all (Hewitt et al. 2022, arXiv:2210.15191).
-        repetition_penalty: > 0; 1 leaves logits alone (Keskar et al. 2019, arXiv:1909.05858).
-        no_repeat_ngram_size: no generated n-gram of this size comes twice; 0 allows all.
-        num_beams: None means num_candidates. num_beam_groups, diversity_penalty: of diverse-beam.
-        length_penalty: beams are ranked by log-probability / tokens ** length_penalty. beam_score: sat takes
-            SAT's own length normalisation instead.
-        branch_length: tokens that branch chooses without replacement before it samples.
-        selector: name of a registered selector, which chooses num_candidates of pool_size; None: no pool.
-        pool_size: None means 4 x num_candidates.
-        similarity: of two texts, for selectors; embedding needs embedding_model, a local directory.
+        strategy: how tokens are chosen: docs/strategies.md.
+        temperature: above 0; logits are divided by it.
+        top_p: in (0, 1]; 1 keeps all.
+        top_k: 0 keeps all.
+        min_p: in [0, 1]; drops tokens below that share of the most probable one.
+        typical_p: in (0, 1]; keeps the tokens nearest to the expected information, up to that mass; 1 keeps
+            all (Meister et al. 2022, arXiv:2202.00666).
+        eta_cutoff: in [0, 1); drops tokens below a floor that falls with the entropy; 0 keeps all (Hewitt et
+            al. 2022, arXiv:2210.15191).
+        repetition_penalty: above 0; probabilities of generated tokens are raised to this power; 1 leaves them
+            alone (after Keskar et al. 2019, arXiv:1909.05858).
+        no_repeat_ngram_size: no generated n-gram of that size comes twice; 0 allows all.
+        num_beams: beams that beam and diverse-beam keep; null: num_candidates.
+        length_penalty: beams are ranked by log-probability / tokens to this power.
+        beam_score: sat ranks beams by SAT's own length normalisation.
+        num_beam_groups: groups of diverse-beam.
+        diversity_penalty: of diverse-beam: nats for a token that another group has just taken.
+        branch_length: tokens that branch draws without replacement before it samples.
+        pool_size: candidates drawn for the selector; null: 4 x num_candidates.
+        selector: chooses num_candidates of the pool: docs/strategies.md; null: no pool.
+        similarity: of two texts, for selectors.
+        embedding_model: local model2vec directory, for similarity embedding.
         quality: what selectors go by; logprob: the model's, per token; support: how far other draws agree.
         quality_weight: in [0, 1]; how much selectors care for quality rather than diversity.
         resample_loops: how often a candidate that runs in a loop is drawn anew.
-        portfolio: of strategy portfolio: its members, which share num_candidates.
-        strategy_options: for strategies and selectors from elsewhere, which check them.
-        max_new_tokens: tokens, end token included. min_new_tokens: no end token before that many.
-        ignore_eos: the end token is an ordinary token, every candidate has max_new_tokens.
+        portfolio: of strategy portfolio: its members, a list of {prompt, share, params}, which share
+            num_candidates.
+        strategy_options: for strategies and selectors of other packages, which check them.
+        max_new_tokens: end token included.
+        min_new_tokens: no end token before that many.
+        ignore_eos: the end token is an ordinary token; every candidate has max_new_tokens.
         seed: any integer; with the request's id it fixes every random number.
-        deterministic: same candidates alone or in any batch, bit for bit, on the same machine.
-        return_token_ids: False leaves Candidate.token_ids empty.
+        deterministic: same candidates alone or in any company, bit for bit, on the same machine.
+        return_token_ids: false leaves token_ids empty.
     """
 
     num_candidates: int = 1

@@ -36,9 +36,15 @@ def _with_type(value: Any) -> Any:
 
 
 class ModelSpec(_Section):
-    """Which model. checkpoint: SAT directory, model directory or hub id; version: SAT's names, null = the
-    directory's own; dtype applies at load, auto = the directory's own; quantization: int8, nf4, or with parts
-    {type: nf4, parts: [language, vision, vit]}."""
+    """Which model, and how it is loaded.
+
+    Args:
+        checkpoint: SAT directory (converted once, into a cache), model directory, URL of either, or hub id.
+        tokenizer: directory or hub id; null: the checkpoint's own.
+        dtype: of the weights, at load; auto: the checkpoint's own.
+        quantization: int8, nf4, or {type, parts}; part of the job's identity: docs/quantization.md.
+        version: prompt template by SAT's name; null: the checkpoint's own.
+    """
 
     checkpoint: Text
     tokenizer: Text | None = None
@@ -48,14 +54,27 @@ class ModelSpec(_Section):
 
 
 class OutputSpec(_Section):
-    """Where parts go. shard_size: items per shard, auto = 8 to 512."""
+    """Where results go.
+
+    Args:
+        path: the run directory; one job each.
+        shard_size: rows a part at most; auto: 8 to 512.
+    """
 
     path: Text
     shard_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
 
 
 class ClusterSpec(_Section):
-    """How many workers of which size. cpus_per_worker: torch threads, part of the job's identity."""
+    """How many workers of which size. All but cpus_per_worker may change when a job is started again.
+
+    Args:
+        address: local starts Ray here, auto joins the cluster of this machine.
+        min_workers: what a job waits for before it starts.
+        max_workers: up to which a job grows as there is room.
+        gpus_per_worker: may be a fraction; 0: the worker computes on the CPU.
+        cpus_per_worker: torch threads of a worker; part of the job's identity.
+    """
 
     address: Literal["local", "auto"] = "local"
     min_workers: Annotated[int, Field(ge=1)] = 1
@@ -71,8 +90,13 @@ class ClusterSpec(_Section):
 
 
 class ErrorsSpec(_Section):
-    """When to give up. max_error_rate: judged after 1,000 rows or 100 errors; shard_attempts: worker deaths
-    before a shard is split into single items; stall_timeout_s: seconds without an engine step or image."""
+    """When to give up. May change when a job is started again.
+
+    Args:
+        max_error_rate: above this share of error rows the job stops; judged after 1,000 rows or 100 errors.
+        shard_attempts: deaths of a worker before a shard is run row by row.
+        stall_timeout_s: seconds without a step of the engine or an image before a worker is ended.
+    """
 
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
     shard_attempts: Annotated[int, Field(ge=1)] = 2
@@ -96,7 +120,11 @@ class _Generation(_Section):
 
 
 class JobSpec(_Section):
-    """Everything one job is asked to do."""
+    """Everything one job is asked to do.
+
+    Args:
+        name: how the job calls itself in summaries and reports.
+    """
 
     name: Text = "job"
     model: ModelSpec

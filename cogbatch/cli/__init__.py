@@ -16,6 +16,7 @@ from cogbatch.cli import retry_failed
 from cogbatch.cli import submit
 from cogbatch.cli import status
 from cogbatch.cli import generate
+from cogbatch.cli import show
 from cogbatch.cli import report
 # isort: on
 
@@ -29,6 +30,7 @@ __all__ = [
     "main",
     "report",
     "retry_failed",
+    "show",
     "status",
     "submit",
     "verify",

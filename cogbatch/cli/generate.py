@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cogbatch.cli.app import app
-from cogbatch.cli.options import Debug, Json, Tokenizer, Version, percent, show
+from cogbatch.cli.options import Debug, Json, Picture, Tokenizer, Version, percent
+from cogbatch.cli.options import show as put
 from cogbatch.errors import CogbatchError
-from cogbatch.types import Dtype, GenerationParams, GenerationRequest, Quantization, QuantizationType
+from cogbatch.types import (
+    Dtype,
+    GenerationParams,
+    GenerationRequest,
+    Quantization,
+    QuantizationType,
+    RequestOutput,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def _text(name: str, help_text: str) -> str:
@@ -73,6 +84,7 @@ def generate(
         QuantizationType | None, typer.Option(help="Of the weights of all layers. [default: none]")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
+    picture: Picture = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -120,8 +132,23 @@ def generate(
     (output,) = engine.generate([GenerationRequest(id=image or prompt, image=image, prompt=prompt)], params)
     if output.error is not None:
         raise CogbatchError(f"{output.error.stage}: {output.error.message}")
-    lines = [
-        f"[{candidate.index}] {candidate.cumulative_logprob:8.2f}  {candidate.text}"
-        for candidate in output.candidates
-    ]
-    show(lines, {"candidates": [asdict(candidate) for candidate in output.candidates]}, as_json=as_json)
+    _print(output, image, picture=picture)
+    put([], {"candidates": [asdict(candidate) for candidate in output.candidates]}, as_json=as_json)
+
+
+def _print(output: RequestOutput, image: str | None, *, picture: bool | None) -> None:
+    """On a terminal the image and a table of answers, elsewhere a line for each. picture: as in `show`."""
+    from cogbatch.cli.screen import Shown, screen
+
+    shown = Shown(output.candidates)
+    console = screen(forced=picture is True)
+    if console is None:
+        typer.echo("\n".join(shown.lines()))
+        return
+    drawn: RenderableType = ""
+    if image is not None and picture is not False:
+        from cogbatch.cli.picture import drawing
+        from cogbatch.images import load_image
+
+        drawn = drawing(load_image(image), insist=picture is True)
+    console.print(shown.sheet(drawn))

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Last line on stdout: the result as one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show where it came from.")]
+Picture = Annotated[
+    bool | None,
+    typer.Option(
+        "--picture/--no-picture", help="Draw images on the terminal. [default: where stdout is one]"
+    ),
+]
 Tokenizer = Annotated[
     str | None,
     typer.Option("--tokenizer", "--local-tokenizer", help="Directory or hub id. [default: the model's]"),

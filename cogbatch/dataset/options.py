@@ -22,13 +22,17 @@ class InputOptions:
 
     Args:
         path: file, directory or glob, local or any fsspec URL.
-        format: "auto" goes by file endings. id_column: None, or one or several columns that form the id.
-        image_column, prompt_column: None where there is none. An image folder has the columns id and image.
-        prompt: for every row, or for rows whose prompt column is null when both are given.
+        format: auto goes by file endings; an example of each: docs/input.md.
+        id_column: one column or several; null: ids are made from file and row. Equal ids share their random
+            numbers.
+        image_column: bytes, path or http(s) URL; a null image is a text-only request. An image folder has the
+            columns id and image.
+        prompt_column: a prompt for each row; null where there is none.
+        prompt: one for all rows, or for those whose prompt column is null.
         columns: carried through to the output.
-        image_root: the folder that image paths are relative to and may not leave; None means the input's own.
-        limit: only that many first rows.
-        allow_private_addresses: let image URLs reach loopback, private and link-local addresses.
+        image_root: what image paths are relative to and may not leave; null: the input's folder.
+        limit: only that many first rows; part of the job's identity.
+        allow_private_addresses: whether image URLs may reach loopback, private and link-local addresses.
     """
 
     path: Text

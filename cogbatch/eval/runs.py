@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,16 +104,42 @@ class Run:
         Raises RunDirectoryError: a part is damaged, or gone since the run was opened.
         """
         for part in self.parts:
-            path = self.path / "parts" / part.name
-            columns = [*COLUMNS, *(f"candidates.list.element.{name}" for name in CANDIDATE_COLUMNS), *carried]
-            try:
-                with path.open("rb") as opened, pq.ParquetFile(opened) as file:
-                    for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                        yield from (_item(row, carried) for row in batch.to_pylist())
-            except (pa.ArrowException, KeyError, OSError) as err:
-                raise RunDirectoryError(
-                    f"{path} cannot be read ({' '.join(str(err).split())}); delete it and run the job again"
-                ) from err
+            with self._reading(part) as path, path.open("rb") as opened, pq.ParquetFile(opened) as file:
+                for batch in file.iter_batches(BATCH_ROWS, columns=_columns(carried)):
+                    yield from (_item(row, carried) for row in batch.to_pylist())
+
+    def some(self, positions: Iterable[int]) -> Iterator[Item]:
+        """The rows at these places among all rows of the parts, in input order; reads no other part.
+
+        Raises RunDirectoryError: a part is damaged, or gone since the run was opened.
+        """
+        wanted, start = deque(sorted(set(positions))), 0
+        for part in self.parts:
+            rows = []
+            while wanted and wanted[0] < start + part.num_rows:
+                rows.append(wanted.popleft() - start)
+            if rows:
+                table = self._read(part, _columns()).take(rows)
+                yield from (_item(row, ()) for row in table.to_pylist())
+            start += part.num_rows
+
+    def column(self, part: PartFooter, name: str) -> pa.ChunkedArray:
+        """One column of a part, without reading the others. Raises RunDirectoryError as items does."""
+        return self._read(part, [name])[name]
+
+    def _read(self, part: PartFooter, columns: list[str]) -> pa.Table:
+        with self._reading(part) as path, path.open("rb") as opened, pq.ParquetFile(opened) as file:
+            return file.read(columns, use_threads=False)
+
+    @contextmanager
+    def _reading(self, part: PartFooter) -> Iterator[Place]:
+        path = self.path / "parts" / part.name
+        try:
+            yield path
+        except (pa.ArrowException, KeyError, OSError) as err:
+            raise RunDirectoryError(
+                f"{path} cannot be read ({' '.join(str(err).split())}); delete it and run the job again"
+            ) from err
 
 
 def open_run(path: str | Place) -> Run:
@@ -132,6 +160,10 @@ def open_run(path: str | Place) -> Run:
     if not parts:
         raise RunDirectoryError(f"{directory.path} has no finished part; run its job first")
     return Run(directory.path, job, shards, parts)
+
+
+def _columns(carried: Sequence[str] = ()) -> list[str]:
+    return [*COLUMNS, *(f"candidates.list.element.{name}" for name in CANDIDATE_COLUMNS), *carried]
 
 
 def _item(row: Mapping[str, Any], carried: Sequence[str]) -> Item:
