@@ -87,17 +87,7 @@ def load_image(
     if isinstance(source, Image.Image):
         with PIL_SOURCE:
             return _decode(source, name="image", limits=limits)
-    if isinstance(source, bytes | bytearray | memoryview):
-        name, data = "image bytes", bytes(source)
-    else:
-        source = os.fspath(source)
-        name = shown(source)
-        remote = source.lower().startswith(("http://", "https://"))
-        data = _fetch(source, limits=limits) if remote else _read_file(source, name=name, limits=limits)
-    if not data:
-        raise ImageError(f"{name}: empty, 0 bytes; expected an encoded image")
-    if len(data) > limits.max_bytes:
-        raise ImageError(f"{name}: {len(data)} bytes, over the limit of {limits.max_bytes}")
+    name, data = _encoded(source, limits=limits)
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as err:
@@ -109,6 +99,34 @@ def load_image(
         raise ImageError(f"{name}: damaged image header: {_line(err)}") from err
     with opened:
         return _decode(opened, name=name, limits=limits)
+
+
+def encoded_image(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview, *, limits: ImageLimits = DEFAULT_LIMITS
+) -> bytes:
+    """The bytes that load_image would decode, with the same limits on reading them.
+
+    Raises ImageError: missing, empty, or over the limit of bytes.
+    """
+    return _encoded(source, limits=limits)[1]
+
+
+def _encoded(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview, *, limits: ImageLimits
+) -> tuple[str, bytes]:
+    """(what messages call it, bytes)."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        name, data = "image bytes", bytes(source)
+    else:
+        source = os.fspath(source)
+        name = shown(source)
+        remote = source.lower().startswith(("http://", "https://"))
+        data = _fetch(source, limits=limits) if remote else _read_file(source, name=name, limits=limits)
+    if not data:
+        raise ImageError(f"{name}: empty, 0 bytes; expected an encoded image")
+    if len(data) > limits.max_bytes:
+        raise ImageError(f"{name}: {len(data)} bytes, over the limit of {limits.max_bytes}")
+    return name, data
 
 
 def _decode(image: Image.Image, *, name: str, limits: ImageLimits) -> Image.Image:

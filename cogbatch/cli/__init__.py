@@ -18,12 +18,14 @@ from cogbatch.cli import status
 from cogbatch.cli import generate
 from cogbatch.cli import show
 from cogbatch.cli import report
+from cogbatch.cli import export
 # isort: on
 
 __all__ = [
     "app",
     "convert",
     "doctor",
+    "export",
     "export_sat",
     "generate",
     "jobs",

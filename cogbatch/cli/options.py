@@ -37,7 +37,7 @@ References = Annotated[
 # The names of cogbatch.eval.judge.Metric; that module is too heavy for help.
 Metric = Annotated[
     Literal["cider", "bleu", "rouge-l", "vqa", "exact"],
-    typer.Option(help="How candidates are compared with --references."),
+    typer.Option(help="How candidates are compared with references."),
 ]
 Threshold = Annotated[
     float | None,

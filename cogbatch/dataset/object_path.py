@@ -67,6 +67,11 @@ class ObjectPath:
         with self._opened() as (fs, path):
             fs.pipe_file(path, data)
 
+    def upload(self, file: Path, name: str) -> None:
+        """Creates or replaces the object `name` under it with a local file's content, a piece at a time."""
+        with (self / name)._opened() as (fs, path):
+            fs.put_file(str(file), path)
+
     @property
     def has_conditional_put(self) -> bool:
         """Whether its PUT can be asked to fail if the object exists; not all such stores keep to it."""

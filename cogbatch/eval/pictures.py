@@ -5,18 +5,15 @@ from __future__ import annotations
 import base64
 import io
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from PIL import Image
 
-from cogbatch.dataset.dataset import Dataset, open_dataset
-from cogbatch.dataset.known import known_input
-from cogbatch.dataset.listing import as_listed
-from cogbatch.dataset.options import InputOptions
+from cogbatch.dataset.dataset import Dataset
 from cogbatch.dataset.shards import Shard
 from cogbatch.errors import CogbatchError
+from cogbatch.eval.run_input import open_input
 from cogbatch.eval.runs import Item, Run
 from cogbatch.images import ImageLimits, load_image
 
@@ -52,8 +49,7 @@ def read_pictures(run: Run, items: Sequence[Item]) -> Album:
     if not items:
         return Album(())
     try:
-        options = _options(run.job["spec"]["input"])
-        dataset = as_listed(run.path, open_dataset(options, known=known_input(run.job, options)))
+        dataset = open_input(run)
     except (CogbatchError, OSError, TypeError, ValueError) as err:
         note = Picture(note="the input cannot be opened")
         return Album((note,) * len(items), f"No images: the input cannot be opened again: {_line(err)}")
@@ -116,11 +112,6 @@ class _Shards:
 
 def _start(shard: Shard) -> tuple[int, int]:
     return shard.file_index, shard.first_row
-
-
-def _options(section: Mapping[str, Any]) -> InputOptions:
-    """The input section of job.json as the dataset takes it."""
-    return InputOptions(**{**section, "columns": tuple(section["columns"])})
 
 
 def _line(err: BaseException) -> str:

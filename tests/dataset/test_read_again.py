@@ -44,7 +44,7 @@ def finished_run(folder: Path, options: InputOptions, *, shard_size: int) -> Run
                 "dataset_fingerprint": dataset.fingerprint,
                 "spec": {"name": "again", "input": asdict(options)},
                 "files": [file.path for file in dataset.files],
-                "shards": [shard.to_json() for shard in shards],
+                "shards": grid_to_json(shards),
             }
         )
     save_listing(run.path, dataset)

@@ -15,7 +15,7 @@ from cogbatch.dataset.schema import record, rows_to_table
 from cogbatch.types import Candidate, RequestError, RequestOutput
 
 MODEL = "m" * 64
-Outputs = Sequence[Sequence[str] | RequestError]
+Outputs = Sequence[Sequence[str | Candidate] | RequestError]
 MakeRun = Callable[..., Path]
 
 
@@ -24,10 +24,13 @@ def candidate(index: int, text: str, *, logprob: float = -2.0, num_tokens: int =
     return Candidate(index, text, (7,) * num_tokens, logprob, num_tokens, "stop", lane=index)
 
 
-def output(texts: Sequence[str] | RequestError) -> RequestOutput:
+def output(texts: Sequence[str | Candidate] | RequestError) -> RequestOutput:
     if isinstance(texts, RequestError):
         return RequestOutput("", error=texts)
-    return RequestOutput("", tuple(candidate(index, text) for index, text in enumerate(texts)))
+    return RequestOutput(
+        "",
+        tuple(candidate(index, text) if isinstance(text, str) else text for index, text in enumerate(texts)),
+    )
 
 
 def write_run(
@@ -42,6 +45,8 @@ def write_run(
     carried: Mapping[str, Sequence[object]] | None = None,
     generation: Mapping[str, object] | None = None,
     written_s: Sequence[float] | None = None,
+    images: Sequence[bytes | str | None] | None = None,
+    prompts: Sequence[str] | None = None,
 ) -> Path:
     """The path of a run over images 0.png, 1.png ... (2, 4, 6 ... pixels wide), one item per output.
 
@@ -49,17 +54,24 @@ def write_run(
         ids: of the items. done: how many shards have a part. models: the model fingerprint of each shard.
         carried: columns with a value for each item. generation: of the spec, over what it has.
         written_s: when each part was written.
+        images: file content, or the value of the image column, of each item; None for text only.
     """
     data = folder / "data"
     data.mkdir(parents=True)
     rows = []
     for number in range(len(outputs)):
-        Image.new("RGB", (2 * number + 2, 3), (200, 0, 0)).save(data / f"{number}.png")
+        image: object = f"{number}.png"
+        if images is None:
+            Image.new("RGB", (2 * number + 2, 3), (200, 0, 0)).save(data / f"{number}.png")
+        elif isinstance(content := images[number], bytes):
+            (data / f"{number}.png").write_bytes(content)
+        else:
+            image = content
         rows.append(
             {
                 "id": ids[number] if ids else f"item-{number}",
-                "image": f"{number}.png",
-                "prompt": f"What is {number}?",
+                "image": image,
+                "prompt": prompts[number] if prompts else f"What is {number}?",
                 **{column: values[number] for column, values in (carried or {}).items()},
             }
         )
@@ -84,7 +96,7 @@ def write_run(
                 },
                 "started": "2026-11-23T04:00:00+00:00",
                 "files": [file.path for file in dataset.files],
-                "shards": [shard.to_json() for shard in shards],
+                "shards": grid_to_json(shards),
             }
         )
     for shard in shards[:done]:

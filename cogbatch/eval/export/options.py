@@ -1,0 +1,132 @@
+"""What an export is asked for, as one value, checked as a whole. Nothing is read here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from cogbatch.eval.judge import JudgeOptions
+
+Format = Literal["llava", "sharegpt", "openai-chat", "dpo", "hf-dataset", "webdataset", "coco-captions"]
+Select = Literal["best", "all", "top-n", "distinct", "threshold"]
+Dedupe = Literal["none", "pairs", "texts", "near"]
+Keep = Literal["loop", "length", "empty"]
+SplitBy = Literal["perceptual", "pixels"]
+ImageFormat = Literal["keep", "png"]
+CHOICES: dict[str, tuple[str, ...]] = {
+    "format": get_args(Format),
+    "select": get_args(Select),
+    "dedupe": get_args(Dedupe),
+    "split_by": get_args(SplitBy),
+    "image_format": get_args(ImageFormat),
+}
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What becomes of a run's candidates.
+
+    Args:
+        format: of the training data.
+        select: which candidates of an item; dpo makes pairs instead and takes none.
+        top: of top-n. min_score: of threshold, and the least score of a chosen candidate of dpo.
+        judge: what scores candidates. score: what scores them instead: "logprob" (nats per token),
+            "selector" (of a selector or beam), or a carried column with one number, or one a candidate.
+            Neither: the selector's score where an item has one, else log-probability per token.
+        keep: candidates that would be left out: in a loop, cut off by max_new_tokens, without text.
+        dedupe: what counts as a duplicate across items; the first in input order stays. pairs: the same
+            image, prompt and text. texts: the same text. near: a text like an earlier one.
+        near: from which similarity (Jaccard, of pairs of neighbouring words) two texts are near duplicates,
+            across items and for select distinct.
+        validation: share of images that go to the validation split. seed: of the split.
+        split_by: perceptual puts images that look alike on one side, pixels only equal ones.
+        min_gap: of the scores of a dpo pair, at least; 0: any gap above 0. pairs: at most, of an item.
+        image_format: png writes every image as PNG; keep leaves JPEG, PNG and WebP as they are.
+        image_urls: openai-chat names http(s) images by address instead of holding them.
+        shard_bytes: a Parquet or tar file is closed at this size. partial: unfinished runs are exported.
+
+    Raises ValueError: everything that is wrong, in one line.
+    """
+
+    format: Format
+    select: Select | None = None
+    top: int | None = None
+    min_score: float | None = None
+    judge: JudgeOptions | None = None
+    score: str | None = None
+    keep: tuple[Keep, ...] = ()
+    dedupe: Dedupe = "pairs"
+    near: float = 0.8
+    validation: float = 0.0
+    seed: int = 0
+    split_by: SplitBy = "perceptual"
+    min_gap: float | None = None
+    pairs: int | None = None
+    image_format: ImageFormat = "keep"
+    image_urls: bool = False
+    shard_bytes: int = 500_000_000
+    partial: bool = False
+
+    def __post_init__(self) -> None:
+        if problems := [*_wrong_values(self), *_wrong_together(self)]:
+            raise ValueError("; ".join(problems))
+
+    @property
+    def is_pairs(self) -> bool:
+        """Whether an example is a pair of candidates."""
+        return self.format == "dpo"
+
+    def settings(self) -> dict[str, Any]:
+        """All of it as plain values, for the card."""
+        return asdict(self) | {"select": None if self.is_pairs else self.select or "best"}
+
+
+def _wrong_values(options: ExportOptions) -> Iterator[str]:
+    for name, expected in CHOICES.items():
+        value = getattr(options, name)
+        if value not in expected and not (name == "select" and value is None):
+            yield f"{name} is {value!r}, expected {', '.join(expected)}"
+    for value in options.keep:
+        if value not in get_args(Keep):
+            yield f"keep is {value!r}, expected {', '.join(get_args(Keep))}"
+    if not 0 <= options.validation < 1:
+        yield f"validation is {options.validation}, expected a share from 0 to below 1"
+    if not 0 < options.near <= 1:
+        yield f"near is {options.near}, expected a similarity above 0 and at most 1"
+    for name in ("min_score", "min_gap"):
+        value = getattr(options, name)
+        if value is not None and not math.isfinite(value):
+            yield f"{name} is {value}, expected a finite number"
+    if options.min_gap is not None and options.min_gap < 0:
+        yield f"min_gap is {options.min_gap}, expected at least 0"
+    for name in ("top", "pairs", "shard_bytes"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            yield f"{name} is {value}, expected at least 1"
+
+
+def _wrong_together(options: ExportOptions) -> Iterator[str]:
+    has_score = options.judge is not None or options.score is not None
+    if options.judge is not None and options.score is not None:
+        yield "a checker or references and score are two ways to score; give one"
+    if options.is_pairs:
+        if options.select is not None:
+            yield "dpo makes pairs of the best and the worst candidate; leave select out"
+        if not has_score:
+            yield "dpo needs scores: a checker, references, or score (logprob only if you mean it)"
+        if options.dedupe not in ("none", "pairs"):
+            yield f"dpo has pairs of texts; dedupe {options.dedupe} does not apply, use pairs or none"
+    else:
+        for name in ("min_gap", "pairs"):
+            if getattr(options, name) is not None:
+                yield f"{name} is for dpo only"
+    if (options.select == "top-n") != (options.top is not None):
+        yield "select top-n and top go together; give both or neither"
+    if options.select == "threshold" and (options.min_score is None or not has_score):
+        yield "select threshold needs min_score and a checker, references or score"
+    if options.min_score is not None and options.select != "threshold" and not options.is_pairs:
+        yield "min_score is for select threshold and for dpo"
+    if options.image_urls and options.format != "openai-chat":
+        yield "image_urls is for openai-chat only; other formats hold their images"

@@ -1,0 +1,105 @@
+"""What became of every item and every candidate, and how diverse they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cogbatch.eval.export.example import Example, Split
+from cogbatch.eval.export.options import SplitBy
+from cogbatch.eval.metrics import Average, averages, item_metrics
+from cogbatch.eval.runs import Item
+from cogbatch.types import Candidate
+
+SAMPLE = 2000  # items that the diversity figures are over, about
+EXPORTED = "exported"
+IN_CONTENT_BYTES = 16
+
+
+@dataclass
+class Tally:
+    """Counts that add up: each item has one outcome, each candidate is in an example or was dropped once.
+
+    Args:
+        expected_items: of all runs. split_by: what images are counted by.
+        outcomes: of items. dropped: candidates, by reason. scored_by: items, by what ranked their candidates.
+    """
+
+    expected_items: int
+    split_by: SplitBy
+    items: int = 0
+    candidates: int = 0
+    exported_candidates: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    scored_by: Counter[str] = field(default_factory=Counter)
+    examples: Counter[Split] = field(default_factory=Counter)
+    models: set[str] = field(default_factory=set)
+    extensions: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)  # reasons why images are missing, a few
+    _images: dict[Split, set[bytes]] = field(default_factory=dict)
+    _before: list[Mapping[str, float | None]] = field(default_factory=list)
+    _after: list[Mapping[str, float | None]] = field(default_factory=list)
+
+    def add_item(self, item: Item) -> None:
+        """Counts an item, whatever becomes of it."""
+        self.items += 1
+        self.candidates += len(item.candidates)
+        self.models.add(item.model_fingerprint)
+
+    def add_example(self, example: Example, split: Split) -> None:
+        """Counts what was written."""
+        self.examples[split] += 1
+        self.exported_candidates += 1 if example.rejected is None else 2
+        if example.picture is not None:
+            self.extensions[example.picture.extension] += 1
+            content = bytes.fromhex(example.picture.content)[:IN_CONTENT_BYTES]
+            self._images.setdefault(split, set()).add(content)
+
+    def add_missing(self, reason: str) -> None:
+        """Counts why an image was not there."""
+        if reason in self.missing or len(self.missing) < SAMPLE:
+            self.missing[reason] += 1
+
+    def measure(self, run: int, item: Item, exported: Iterable[Example]) -> None:
+        """Takes the item into the diversity figures, if it is drawn: by a hash of its place."""
+        digest = hashlib.blake2b(f"{run}:{item.identity}".encode(), digest_size=8).digest()
+        if int.from_bytes(digest) * self.expected_items >= SAMPLE * 2**64:
+            return
+        self._before.append(vars(item_metrics(item.candidates)))
+        candidates: list[Candidate] = []
+        scores = []
+        for example in exported:
+            for choice in (example.chosen, example.rejected):
+                if choice is not None:
+                    candidates.append(choice.candidate)
+                    scores.append(choice.score)
+        if candidates:
+            known = [score for score in scores if score is not None]
+            mean = sum(known) / len(known) if known else None
+            self._after.append({**vars(item_metrics(candidates)), "score": mean})
+
+    @property
+    def images(self) -> dict[Split, int]:
+        """Different images of each split."""
+        return {split: len(contents) for split, contents in self._images.items()}
+
+    def diversity(self) -> tuple[tuple[Average, ...], tuple[Average, ...]]:
+        """Averages over items: of all their candidates, and of those exported."""
+        return averages(self._before), averages(self._after)
+
+    def counts(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "items": self.items,
+            "outcomes": dict(self.outcomes),
+            "candidates": self.candidates,
+            "dropped": {reason: count for reason, count in self.dropped.items() if count},
+            "examples": dict(self.examples),
+            "images": dict(self.images),
+            "scored_by": dict(self.scored_by),
+            "model_fingerprints": sorted(self.models),
+        }

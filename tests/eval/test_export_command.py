@@ -1,0 +1,102 @@
+"""cogbatch export: what was written and dropped on stdout, notes on stderr, one line on errors."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from small_run import MakeRun
+
+from cogbatch.cli import main
+from cogbatch.types import RequestError
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return int(caught.value.code or 0), printed.out, printed.err
+
+
+def test_it_says_what_was_written_and_what_was_left_out(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run([["a", "b"], ["c", "c"], RequestError("image", "ImageError", "gone")])
+    out = run.parent / "out"
+    code, printed, err = call(capsys, "export", run, out, "--format", "llava", "--select", "all", "--json")
+    assert (code, err) == (0, "")
+    lines = printed.splitlines()
+    assert lines[:3] == [
+        f"{out}: 3 train (2 images)",
+        "3 items: 1 error rows; 2 exported",
+        "1 of 4 candidates left out: 1 the same image, prompt and text",
+    ]
+    result = json.loads(lines[-1])
+    assert (result["export"], result["examples"], result["candidates"]) == (str(out), {"train": 3}, 4)
+
+
+def test_the_card_holds_the_command_which_makes_the_same_again(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = make_run([["a b", "c"], ["d", "e f"]], carried={"points": [[1, 2], [3, 4]]})
+    out = tmp_path / "it's out"
+    given = [
+        "-f",
+        "llava",
+        "--select",
+        "top-n",
+        "-n",
+        "2",
+        "--score",
+        "points",
+        "--keep",
+        "loop",
+        "--keep",
+        "empty",
+    ]
+    assert call(capsys, "export", run, out, *given)[0] == 0
+    card = (out / "README.md").read_text()
+    (command,) = [line for line in card.splitlines() if line.startswith("cogbatch export")]
+    assert command == (
+        f"cogbatch export {run} {shlex.quote(str(out))} --format llava --select top-n --top 2 --score points"
+        " --keep loop --keep empty"
+    )
+
+
+def test_several_runs_come_before_the_folder(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run([["a"], ["b"]])
+    out = run.parent / "out"
+    code, printed, _ = call(capsys, "export", run, run, out, "-f", "sharegpt", "--json")
+    assert code == 0
+    assert json.loads(printed.splitlines()[-1])["items"] == 4
+
+
+def test_notes_are_on_stderr(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run([["a"], ["b"]])
+    (run.parent / "data" / "0.png").unlink()
+    code, printed, err = call(capsys, "export", run, run.parent / "out", "-f", "llava")
+    assert code == 0
+    assert "1 image missing or damaged" in printed
+    assert err.startswith("Note: 1 items left out, their image is missing or damaged: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["-f", "dpo"], 1, "Error: dpo needs scores: a checker, references, or score (logprob only if"),
+        (["-f", "parquet"], 2, "'parquet' is not one of 'llava'"),
+        (["-f", "llava", "--threshold", "1"], 1, "Error: --threshold needs --checker or --references"),
+        ([], 2, "Missing option '--format'"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], options: list[str], code: int, said: str
+) -> None:
+    run = make_run([["a"]])
+    found, printed, err = call(capsys, "export", run, run.parent / "out", *options)
+    assert (found, printed) == (code, "")
+    assert said in " ".join(err.split())
+    assert not (run.parent / "out").exists()
