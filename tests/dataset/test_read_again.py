@@ -17,6 +17,7 @@ from cogbatch.dataset import InputOptions, RunDirectory, open_dataset
 from cogbatch.dataset.listing import LISTING, save_listing
 from cogbatch.dataset.parts import write_part
 from cogbatch.dataset.schema import record, rows_to_table
+from cogbatch.dataset.shards import grid_to_json
 from cogbatch.eval.pictures import read_pictures
 from cogbatch.eval.runs import Run, open_run
 from cogbatch.types import RequestOutput

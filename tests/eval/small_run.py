@@ -12,6 +12,7 @@ from PIL import Image
 from cogbatch.dataset import InputOptions, RunDirectory, open_dataset
 from cogbatch.dataset.parts import write_part
 from cogbatch.dataset.schema import record, rows_to_table
+from cogbatch.dataset.shards import grid_to_json
 from cogbatch.types import Candidate, RequestError, RequestOutput
 
 MODEL = "m" * 64
