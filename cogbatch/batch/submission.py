@@ -224,7 +224,7 @@ def asking(question: Callable[[], T], what: str) -> T:
             f"{what}: the head wants its token: export RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or"
             " RAY_AUTH_TOKEN_PATH with the token that the cluster was started with"
         ) from err
-    except ConnectionError as err:
+    except OSError as err:  # that of requests, for a connection that breaks, is no ConnectionError
         raise JobError(
             f"{what}: the head does not answer; is it running, and is its dashboard open to this machine?"
             " How far a job is, its run directory says too: cogbatch status RUN_DIR"

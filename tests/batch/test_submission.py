@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 import yaml
 from ray.exceptions import AuthenticationError
 
@@ -186,3 +187,12 @@ def test_what_the_head_refuses_is_one_line() -> None:
     assert ask(RuntimeError("Traceback:\n  File x\nValueError: no room\n")) == "jobs: ValueError: no room"
     pairs = itertools.pairwise([ask(RuntimeError("a\nb")), ask(RuntimeError(""))])
     assert list(pairs) == [("jobs: b", "jobs: RuntimeError")]
+
+
+@pytest.mark.parametrize("broken", [ConnectionError(), requests.exceptions.ConnectionError("aborted")])
+def test_a_connection_that_breaks_is_one_line_that_says_what_to_do(broken: OSError) -> None:
+    def ask() -> None:
+        raise broken
+
+    with pytest.raises(JobError, match=r"job x: the head does not answer; .* cogbatch status RUN_DIR"):
+        submission.asking(ask, "job x")
