@@ -191,7 +191,11 @@ class RequestError:
 
 @dataclass(frozen=True)
 class RequestOutput:
-    """The candidates of one request, or its error; seconds is wall time spent on it by the engine."""
+    """The candidates of one request, or its error.
+
+    seconds: its share of the time that the engine worked: its own prefill, of every step the part that its
+    rows are of all rows decoded, and the choice of its candidates. So shares add up, and overlap nowhere.
+    """
 
     id: str
     candidates: tuple[Candidate, ...] = ()

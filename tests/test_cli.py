@@ -85,8 +85,7 @@ def test_an_error_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> N
     code, out, err = call(capsys, "run", "nowhere.yaml")
     assert (code, out) == (1, "")
     assert (
-        err
-        == "Error: nowhere.yaml: cannot read the job spec: No such file or directory. Expected a YAML file.\n"
+        err == "Error: nowhere.yaml: cannot read the spec: No such file or directory. Expected a YAML file.\n"
     )
 
 

@@ -15,7 +15,7 @@ ALLOWED = {
     "checkpoint": {"model"},
     "engine": {"model", "decoding"},
     "dataset": set(),
-    "batch": {"engine", "dataset", "checkpoint"},
+    "batch": {"engine", "dataset", "checkpoint", "eval"},
     "eval": {"dataset"},
 }
 TRAVELS = ("configuration_cogvlm", "decoder", "modeling_cogvlm", "visual", "processing_cogvlm")

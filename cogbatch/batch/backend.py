@@ -49,29 +49,45 @@ class ReadyModel:
 
 
 @dataclass(frozen=True)
-class WorkerPlan:
-    """All that a worker is told; a plain value that travels.
+class JobPlan:
+    """What a worker is told of one job.
 
     Args:
-        device: "auto" or "cpu". num_threads: torch threads. probe: token that each worker writes under the
-            run directory before it loads anything.
-        cluster: who else works on a node.
-        isolated: the shards are single items, one at a time, written to staging instead of parts/.
         retry: not empty: only the error rows of the shards' parts are run, and this marks the new parts.
     """
 
     run_path: str
     dataset: Dataset
-    model: ReadyModel
-    job_fingerprint: str
+    fingerprint: str
     params: GenerationParams
+    retry: str = ""
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """All that a worker is told; a plain value that travels.
+
+    Args:
+        jobs: at least one, all with this model and these settings; a task names its job by its place here.
+        device: "auto" or "cpu". num_threads: torch threads. probe: token that each worker writes under the
+            home directory before it loads anything.
+        cluster: who else works on a node.
+        isolated: the shards are single items, one at a time, written to staging instead of parts/.
+    """
+
+    jobs: tuple[JobPlan, ...]
+    model: ReadyModel
     device: str
     num_threads: int
     stall_timeout_s: float
     probe: str
     cluster: ClusterSpec = field(default_factory=ClusterSpec)
     isolated: bool = False
-    retry: str = ""
+
+    @property
+    def home(self) -> str:
+        """The run directory in which workers prove their storage and leave their logs: the first job's."""
+        return self.jobs[0].run_path
 
 
 OpenEngine = Callable[[WorkerPlan, Callable[[int], None]], EngineLike]
@@ -182,7 +198,7 @@ def _open_engine(plan: WorkerPlan, on_progress: Callable[[int], None]) -> Engine
         template_version=plan.model.template_version,
         num_threads=plan.num_threads,
         memory_share=memory_share(plan.cluster, on_cuda=plan.device != "cpu", num_cpus=os.cpu_count() or 1),
-        image_limits=plan.dataset.image_limits,
+        image_limits=plan.jobs[0].dataset.image_limits,
         on_progress=on_progress,
     )
 

@@ -10,9 +10,9 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -20,21 +20,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cogbatch.batch.backend import OpenEngine, WorkerPlan
 from cogbatch.batch.cluster import living_nodes, node_types
 from cogbatch.batch.monitor import Monitor, Snapshot
+from cogbatch.batch.ongoing import Ongoing
 from cogbatch.batch.passes import run_pass
 from cogbatch.batch.progress import Progress, Status
 from cogbatch.batch.room import fits, no_room
-from cogbatch.batch.spec import JobSpec
-from cogbatch.batch.tally import Kind, Tally, over_rate, too_many_errors
-from cogbatch.dataset.object_path import Place
-from cogbatch.dataset.parts import write_part
-from cogbatch.dataset.rows import Row, make_id
+from cogbatch.batch.task import Task, TaskKey
 from cogbatch.dataset.run_directory import RunDirectory
-from cogbatch.dataset.run_lock import Guard
-from cogbatch.dataset.schema import record, rows_to_table
-from cogbatch.dataset.shards import Shard
-from cogbatch.errors import JobError, RunDirectoryError
+from cogbatch.dataset.shards import MAX_SHARDS, Shard
+from cogbatch.errors import JobError
 from cogbatch.redact import one_line
-from cogbatch.types import RequestError, RequestOutput
 
 POLL_S = 1.0
 STOP_WAIT_S = 60.0
@@ -44,123 +38,111 @@ BARREN_PASSES = 3  # passes in a row in which nothing was finished and nothing w
 WORKERLESS_S = 30.0  # before a word is said about it
 SILENT_GRACE_S = 60.0  # a worker's own stall timer comes first
 
-
-class Work(Protocol):
-    """What a driver asks of the disk."""
-
-    @property
-    def parts(self) -> Place:
-        """Where parts of whole shards go."""
-
-    def missing(self, shards: Iterable[Shard]) -> tuple[Shard, ...]:
-        """Those that are still to do."""
-
-    def staging(self, shard: Shard) -> Place:
-        """Where the items of a split shard go."""
-
-    def missing_staged(self, shard: Shard, *, job_fingerprint: str) -> tuple[Shard, ...]:
-        """The items of a split shard that are still to do."""
-
-    def commit_staged(self, shard: Shard, *, job_fingerprint: str) -> object:
-        """Makes the part of a split shard once all items are there."""
+Missing = Mapping[int, tuple[Shard, ...]]  # by the place of the job; no job without a shard
 
 
 class Driver:
-    """Runs the missing shards of one job on the Ray that this process is connected to.
+    """Runs what is missing of one or several jobs on the Ray that this process is connected to.
 
     Args:
-        run: the run directory, for workers and the monitor.
-        work: what is missing and how it is committed: the run itself, or a round over its error rows.
-        before: counts of the parts that earlier runs left.
-        rows_total: rows of the job.
-        guard: raises RunDirectoryError when this driver may not go on; asked once a second.
+        jobs: in the order of plan.jobs. home: of the plan, as this process sees it.
+        shard_attempts: before a shard is run row by row.
     """
 
     def __init__(
         self,
-        run: RunDirectory,
-        spec: JobSpec,
+        jobs: Sequence[Ongoing],
         plan: WorkerPlan,
         *,
+        home: RunDirectory,
         open_engine: OpenEngine,
         progress: Progress,
-        before: Tally,
-        rows_total: int,
-        work: Work | None = None,
-        guard: Guard = lambda: None,
+        shard_attempts: int,
     ) -> None:
-        self._guard = guard
-        self._work: Work = work or run
-        self._spec, self._plan = spec, plan
+        self._jobs, self._plan = tuple(jobs), plan
         self._open_engine, self._progress = open_engine, progress
-        self._before, self._rows_total = before, rows_total
-        self._attempts: Counter[str] = Counter()
-        self._reasons: dict[str, str] = {}
-        self._blamed = Tally()
+        self._shard_attempts = shard_attempts
+        self._attempts: Counter[TaskKey] = Counter()
+        self._reasons: dict[TaskKey, str] = {}
         self._refusals: Mapping[str, str] = {}
         self._failures: list[str] = []
-        self._seen = Snapshot(Tally(), tokens=0, workers=0)
+        self._seen = Snapshot({}, tokens=0, workers=0)
         self._began = self._worked = time.monotonic()
         here = ray.get_runtime_context().get_node_id()
         self._monitor: Any = (
             ray.remote(Monitor)
             .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False))
-            .remote(run)
+            .remote(home)
         )
 
-    def finish(self, shards: Sequence[Shard]) -> Status:
-        """Blocks until every shard has its part; returns the last status.
+    def finish(self) -> Status:
+        """Blocks until every shard has its part, or its job was given up; returns the last status.
 
-        Raises JobError: too many errors, no node is left, or nothing moves any more.
+        A job that has too many errors or loses its lock is given up (Ongoing.failure), the others go on.
+
+        Raises JobError: no node is left, or nothing moves any more.
         """
         barren = 0
         try:
-            while missing := self._work.missing(shards):
-                known = self._knowledge(len(missing))
+            while missing := self._missing():
+                known = self._knowledge(missing)
                 self._one_round(missing)
-                missing = self._work.missing(missing)
-                barren = 0 if self._knowledge(len(missing)) != known else barren + 1
+                missing = self._missing()
+                barren = 0 if self._knowledge(missing) != known else barren + 1
                 if missing:
                     self._stop_if_no_node_is_left()
-                    self._stop_if_nothing_moves(len(missing), barren)
+                    self._stop_if_nothing_moves(_count(missing), barren)
             self._progress.update(status := self._look())
             return status
         finally:
             with contextlib.suppress(Exception):  # Ray may be gone, which is then the error to show
                 ray.kill(self._monitor)
 
-    def _one_round(self, missing: Sequence[Shard]) -> None:
-        limit = self._spec.errors.shard_attempts
-        whole = [shard for shard in missing if self._attempts[shard.part_name] < limit]
-        if whole:
-            self._pass(dict.fromkeys(whole, self._work.parts), self._plan)
-            return
-        job = self._plan.job_fingerprint
-        tried = {
-            item: self._work.staging(shard)
-            for shard in missing
-            for item in self._work.missing_staged(shard, job_fingerprint=job)
-        }
-        for item, folder in tried.items():
-            if self._attempts[_item_key(item)] >= limit:
-                self._blame(item, folder)
-        left = {item: folder for item, folder in tried.items() if self._attempts[_item_key(item)] < limit}
-        if left:
-            self._pass(left, replace(self._plan, isolated=True))
-        for shard in missing:
-            self._work.commit_staged(shard, job_fingerprint=job)
+    def _missing(self) -> Missing:
+        found = {number: job.missing() for number, job in enumerate(self._jobs)}
+        return {number: shards for number, shards in found.items() if shards}
 
-    def _pass(self, shards: Mapping[Shard, Place], plan: WorkerPlan) -> None:
-        """One pass in a thread of its own, watched from this one."""
+    def _one_round(self, missing: Missing) -> None:
+        whole = [
+            Task(number, shard, str(self._jobs[number].work.parts))
+            for number, shard in _in_turn(missing)
+            if self._attempts[TaskKey(number, shard.part_name)] < self._shard_attempts
+        ]
+        if whole:
+            self._pass(whole[:MAX_SHARDS], self._plan)
+            return
+        left = []
+        for number, shard in _in_turn(missing):
+            job = self._jobs[number]
+            for item in job.work.missing_staged(shard, job_fingerprint=job.plan.fingerprint):
+                key = _item_key(number, item)
+                if self._attempts[key] >= self._shard_attempts:
+                    job.blame(
+                        item,
+                        folder=job.work.staging(shard),
+                        model_fingerprint=self._plan.model.fingerprint,
+                        message=f"failed {self._attempts[key]} times alone in a worker: {self._reasons[key]}",
+                    )
+                else:
+                    left.append(Task(number, item, str(job.work.staging(shard))))
+        if left:
+            self._pass(left[:MAX_SHARDS], replace(self._plan, isolated=True))
+        for number, shard in _in_turn(missing):
+            job = self._jobs[number]
+            if not job.failure:
+                job.work.commit_staged(shard, job_fingerprint=job.plan.fingerprint)
+
+    def _pass(self, tasks: Sequence[Task], plan: WorkerPlan) -> None:
+        """One pass in a thread of its own, watched from this one; ends early when its jobs are given up."""
 
         def work() -> None:
             try:
                 run_pass(
-                    shards,
+                    tasks,
                     plan,
                     open_engine=self._open_engine,
                     monitor=self._monitor,
-                    cluster=self._spec.cluster,
+                    cluster=plan.cluster,
                     avoid_nodes=self._refusals,
                 )
             except Exception as err:  # Ray gave up on this pass; the parts say what it achieved
@@ -173,15 +155,17 @@ class Driver:
             self._progress.update(self._look())
             for handle in ray.get(self._monitor.silent.remote(self._plan.stall_timeout_s + SILENT_GRACE_S)):
                 ray.kill(handle, no_restart=False)
-            self._stop_if_lock_is_lost(thread)
-            self._stop_if_too_many_errors(thread)
+            self._give_up_jobs()
+            if all(self._jobs[number].failure for number in {task.job for task in tasks}):
+                thread.join(STOP_WAIT_S)
+                return
             self._stop_if_no_node_is_left(thread)
             self._stop_if_nothing_can_be_written(thread)
             self._say_if_nobody_works()
-        for name, messages in ray.get(self._monitor.close_pass.remote(list(living_nodes()))).items():
-            key = f"item {name}" if plan.isolated else name
-            self._attempts[key] += len(messages)
-            self._reasons[key] = messages[-1]
+        for key, messages in ray.get(self._monitor.close_pass.remote(list(living_nodes()))).items():
+            own = key._replace(part=f"item {key.part}") if plan.isolated else key
+            self._attempts[own] += len(messages)
+            self._reasons[own] = messages[-1]
 
     def _look(self) -> Status:
         """The status now, from the monitor."""
@@ -190,54 +174,50 @@ class Driver:
             for line in set(seen.refusals.values()) - set(self._refusals.values()):
                 self._progress.say(f"a node is left out: {line}")
         self._seen, self._refusals = seen, seen.refusals
-        counts = self._counts()
+        counts = [job.counts(seen.tallies.get(number)) for number, job in enumerate(self._jobs)]
+        totals = [
+            count.rows if job.failure else job.rows_total
+            for job, count in zip(self._jobs, counts, strict=True)
+        ]
         return Status(
-            rows=counts.rows,
-            rows_total=self._rows_total,
-            rows_before=self._before.rows,
-            errors=counts.errors,
+            rows=sum(count.rows for count in counts),
+            rows_total=sum(totals),
+            rows_before=sum(job.before.rows for job in self._jobs),
+            errors=sum(count.errors for count in counts),
             tokens=seen.tokens,
             workers=seen.workers,
             loading=seen.loading,
             seconds=time.monotonic() - self._began,
+            jobs=len(self._jobs),
+            jobs_done=sum(count.rows == total for count, total in zip(counts, totals, strict=True)),
         )
 
-    def _counts(self) -> Tally:
-        """Rows of all runs: parts from before, what workers report, and items blamed here."""
-        counts = Tally()
-        for tally in (self._before, self._seen.tally, self._blamed):
-            counts.add(tally)
-        return counts
-
-    def _knowledge(self, missing: int) -> tuple[int, ...]:
+    def _knowledge(self, missing: Missing) -> tuple[int, ...]:
         """Changes whenever a round achieved or learned anything."""
-        return missing, self._look().rows, self._attempts.total(), len(self._refusals)
+        return _count(missing), self._look().rows, self._attempts.total(), len(self._refusals)
 
-    def _stop_if_lock_is_lost(self, working: threading.Thread) -> None:
-        try:
-            self._guard()
-        except RunDirectoryError:
-            ray.get(self._monitor.stop.remote())
-            working.join(STOP_WAIT_S)
-            raise
+    def _give_up_jobs(self) -> None:
+        """Those that lost their lock or have too many errors; workers give back what they hold of them."""
+        for number, job in enumerate(self._jobs):
+            if job.failure:
+                continue
+            job.find_failure(self._seen.tallies.get(number))
+            if job.failure:
+                ray.get(self._monitor.stop.remote([number]))
+                if len(self._jobs) > 1:
+                    self._progress.say(f"{job.name} is given up: {job.failure}")
 
-    def _stop_if_too_many_errors(self, working: threading.Thread) -> None:
-        counts = self._counts()
-        ends_by_itself = counts.rows >= self._rows_total
-        if ends_by_itself or not over_rate(counts, self._spec.errors.max_error_rate):
-            return
-        ray.get(self._monitor.stop.remote())
-        working.join(STOP_WAIT_S)
-        raise too_many_errors(counts, self._spec.errors.max_error_rate, finished=False)
+    def _stop_all(self, working: threading.Thread, *, wait_s: float = STOP_WAIT_S) -> None:
+        ray.get(self._monitor.stop.remote(range(len(self._jobs))))
+        working.join(wait_s)
 
     def _stop_if_no_node_is_left(self, working: threading.Thread | None = None) -> None:
         if self._seen.workers or self._seen.loading:
             return
-        able = [node for node, has in living_nodes().items() if fits(has, self._spec.cluster)]
+        able = [node for node, has in living_nodes().items() if fits(has, self._plan.cluster)]
         if able and all(node in self._refusals for node in able):
-            ray.get(self._monitor.stop.remote())
             if working is not None:
-                working.join(REFUSED_STOP_WAIT_S)
+                self._stop_all(working, wait_s=REFUSED_STOP_WAIT_S)
             reasons = "; ".join(dict.fromkeys(self._refusals.values()))
             raise JobError(f"no worker can start: {reasons}; when that is solved, run the same command again")
 
@@ -245,10 +225,9 @@ class Driver:
         """A full disk would otherwise cost the candidates of every shard that is left."""
         if self._seen.unwritten < MAX_UNWRITTEN:
             return
-        ray.get(self._monitor.stop.remote())
-        working.join(STOP_WAIT_S)
+        self._stop_all(working)
         raise JobError(
-            f"{self._seen.unwritten} parts in a row could not be written to {self._work.parts}:"
+            f"{self._seen.unwritten} parts in a row could not be written to {self._jobs[0].work.parts}:"
             f" {self._seen.failures[-1]}. Finished parts are kept; make room or mend the storage,"
             " then run the same command again"
         )
@@ -270,30 +249,28 @@ class Driver:
         elif self._worked < now - WORKERLESS_S:
             self._worked = math.inf
             nodes = list(living_nodes().values())
-            reason = no_room(nodes, self._spec.cluster, node_types=node_types())
+            reason = no_room(nodes, self._plan.cluster, node_types=node_types())
             self._progress.say(f"waiting for a worker: {reason or 'what it needs may be in use by others'}")
 
-    def _blame(self, item: Shard, folder: Place) -> None:
-        """Stages the error row of an item that failed alone in its worker, as often as it may."""
-        key, plan = _item_key(item), self._plan
-        message = f"failed {self._attempts[key]} times alone in a worker: {self._reasons[key]}"
-        row = self._read_one(item)
-        error = RequestError(stage="worker", type="WorkerError", message=message)
-        output = RequestOutput(id=row.id, error=error)
-        values = record(
-            row, output, model_fingerprint=plan.model.fingerprint, job_fingerprint=plan.job_fingerprint
-        )
-        write_part(folder, item.part_name, rows_to_table([values], carried=plan.dataset.carried))
-        self._blamed.rows += 1
-        self._blamed.add_error(Kind(error.stage, error.type), message)
 
-    def _read_one(self, item: Shard) -> Row:
-        try:
-            return next(iter(self._plan.dataset.read(item)))
-        except Exception:  # reading may be what fails; the identity is known all the same
-            file = self._plan.dataset.files[item.file_index].path
-            return Row(file, item.first_row, make_id((), input_file=file, input_row=item.first_row))
+def _in_turn(missing: Missing) -> Iterator[tuple[int, Shard]]:
+    """(job, shard), the jobs side by side, each shard beginning with another of them.
+
+    So jobs over one input read the same rows at about the same time and share the prefill of their images,
+    and none of them is always the one that pays for it.
+    """
+    by_index: dict[int, list[tuple[int, Shard]]] = {}
+    for number, shards in missing.items():
+        for shard in shards:
+            by_index.setdefault(shard.index, []).append((number, shard))
+    for index, group in sorted(by_index.items()):
+        start = index % len(group)
+        yield from (*group[start:], *group[:start])
 
 
-def _item_key(item: Shard) -> str:
-    return f"item {item.part_name}"
+def _count(missing: Missing) -> int:
+    return sum(map(len, missing.values()))
+
+
+def _item_key(job: int, item: Shard) -> TaskKey:
+    return TaskKey(job, f"item {item.part_name}")

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import platform
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from cogbatch.batch.backend import Backend, ReadyModel, WorkerPlan, cogvlm_backend
-from cogbatch.batch.estimate import Estimate, kinds_of, known_speed, sample_rows
-from cogbatch.batch.identity import fingerprint, identity_without_model, job_identity
+from cogbatch.batch.backend import Backend, JobPlan, ReadyModel, WorkerPlan, cogvlm_backend
+from cogbatch.batch.identity import fingerprint, job_identity
+from cogbatch.batch.ongoing import Ongoing
 from cogbatch.batch.progress import Progress, Silent, Status
 from cogbatch.batch.spec import JobSpec
 from cogbatch.batch.stored import stored_spec
@@ -25,7 +25,6 @@ from cogbatch.batch.tally import Tally, over_rate, too_many_errors
 from cogbatch.dataset.dataset import Dataset, open_dataset
 from cogbatch.dataset.known import known_input
 from cogbatch.dataset.listing import save_listing
-from cogbatch.dataset.retry import RetryRound
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.run_lock import Guard
 from cogbatch.dataset.shards import Shard, grid_to_json
@@ -33,97 +32,7 @@ from cogbatch.errors import JobError
 
 PACKAGES = ("cogbatch", "torch", "transformers", "ray", "pyarrow", "pillow", "numpy", "bitsandbytes")
 
-
-@dataclass(frozen=True)
-class Plan:
-    """A checked job that was not run. missing_shards: None before the first start."""
-
-    name: str
-    rows: int
-    shards: int
-    rows_per_shard: int
-    missing_shards: int | None
-    candidates: int
-    duplicate_ids: int
-    workers: int
-    run_path: str
-    estimate: Estimate
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict."""
-        return {**vars(self), "estimate": self.estimate.to_json()}
-
-    def lines(self) -> list[str]:
-        """The same for a person."""
-        lines = [
-            f"{self.name}: {self.rows} rows in {self.shards} shards of at most {self.rows_per_shard}, "
-            f"{self.candidates} candidates asked for, up to {self.workers} worker{'s' * (self.workers != 1)}",
-        ]
-        if self.duplicate_ids:
-            lines.append(f"ids shared with an earlier row: {self.duplicate_ids} rows")
-        if self.missing_shards is not None:
-            lines.append(
-                f"started before: {self.shards - self.missing_shards} of {self.shards} shards are there"
-            )
-        return [
-            *lines,
-            *self.estimate.lines(),
-            f"nothing is missing in {self.run_path}"
-            if self.missing_shards == 0
-            else f"would write to {self.run_path}",
-            "everything that can be checked without weights is fine",
-        ]
-
-
-def plan_job(
-    spec: JobSpec,
-    *,
-    items_per_s: float | None = None,
-    price_per_hour: float | None = None,
-    backend: Backend | None = None,
-) -> Plan:
-    """Everything that can be checked, counted and estimated without weights and without Ray.
-
-    Args:
-        items_per_s, price_per_hour: of one worker, for hours and cost.
-
-    Raises: as run_job, before it starts anything.
-    """
-    backend = backend or cogvlm_backend()
-    dataset, shards = check_job(spec, backend)
-    run = RunDirectory(spec.output.path)
-    run.check()
-    stored = run.read_job()
-    if stored is not None:
-        known = identity_without_model(spec, dataset_fingerprint=dataset.fingerprint, shards=shards)
-        run.refuse_other(stored, {**stored, "identity": {**stored.get("identity", {}), **known}})
-    missing = shards if stored is None else run.missing(shards)
-    workers = min(spec.cluster.max_workers, len(shards))
-    sample = sample_rows(dataset, shards)
-    found = backend.survey(spec, sample)
-    errors = [row.error for row in sample if row.error is not None]
-    estimate = Estimate(
-        sampled=len(sample),
-        error_kinds=kinds_of([*errors, *(found.errors if found else ())]),
-        survey=found,
-        rows=dataset.num_rows,
-        rows_left=sum(shard.num_rows for shard in missing),
-        workers=workers,
-        speed=known_speed(run.path, items_per_s=items_per_s, workers=workers),
-        price_per_hour=price_per_hour,
-    )
-    return Plan(
-        name=spec.name,
-        rows=dataset.num_rows,
-        shards=len(shards),
-        rows_per_shard=max(shard.num_rows for shard in shards),
-        missing_shards=None if stored is None else len(missing),
-        candidates=dataset.num_rows * spec.generation.num_candidates,
-        duplicate_ids=_duplicate_ids(dataset, stored or {}),
-        workers=workers,
-        run_path=str(run.path),
-        estimate=estimate,
-    )
+OpenInput = Callable[[JobSpec], tuple[Dataset, tuple[Shard, ...]]]
 
 
 def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend | None = None) -> Summary:
@@ -142,52 +51,113 @@ def run_job(spec: JobSpec, *, progress: Progress | None = None, backend: Backend
     run = RunDirectory(spec.output.path)
     with run.lock(progress.say) as guard:
         model = backend.prepare(spec.model, progress.say)
-        described = describe(spec, model, dataset, shards, stored=run.read_job() or {})
-        job = described | run.start(described)  # an older job.json may lack what is only said, not meant
-        save_listing(run.path, dataset)
-        if job["duplicate_ids"]:
-            progress.say(f"warning: ids shared with an earlier row: {job['duplicate_ids']} rows")
-        footers = run.footers()
-        missing = run.missing(shards, footers=footers)
-        tally, status = count_parts(run.parts, footers), None
-        if missing:
-            said = f"{len(missing)} of {len(shards)} shards to do, {tally.rows} rows are done"
+        job = start_job(spec, run, model, dataset, shards, say=progress.say)
+        status = None
+        if job.missing:
+            said = f"{len(job.missing)} of {len(shards)} shards to do, {job.before.rows} rows are done"
             progress.say(f"{said}; starting Ray")
-            plan = worker_plan(spec, run, model, dataset, job)
-            status = run_missing(
-                run,
-                spec,
-                plan,
-                missing,
-                before=tally,
-                backend=backend,
-                progress=progress,
-                rows_total=dataset.num_rows,
-                guard=guard,
-            )
-            tally = count_parts(run.parts, run.footers())
-        summary = summarize(run, spec, job, tally, len(missing), status)
-        if tally.rows != dataset.num_rows:
+            ongoing = job.ongoing(guard)
+            status = run_missing([ongoing], spec, model, backend=backend, progress=progress)
+            if ongoing.failure:
+                raise ongoing.failure
+        return job.finish(status)
+
+
+@dataclass(frozen=True)
+class StartedJob:
+    """A job whose directory is begun, under its lock.
+
+    Args:
+        job: job.json. before: counts of the parts there are. missing: shards that have none.
+    """
+
+    spec: JobSpec
+    run: RunDirectory
+    dataset: Dataset
+    job: Mapping[str, Any]
+    before: Tally
+    missing: tuple[Shard, ...]
+
+    def ongoing(self, guard: Guard) -> Ongoing:
+        """The job as a driver takes it on. guard: of the lock."""
+        return Ongoing(
+            name=self.run.path.name,
+            plan=job_plan(self.spec, self.run, self.dataset, self.job),
+            work=self.run,
+            left=self.missing,
+            before=self.before,
+            rows_total=self.dataset.num_rows,
+            max_error_rate=self.spec.errors.max_error_rate,
+            guard=guard,
+        )
+
+    def finish(self, status: Status | None) -> Summary:
+        """Counts the parts and leaves the summary, once nothing is missing any more.
+
+        Args:
+            status: the last of the run that did it; None: nothing was missing, or speeds are not its own.
+
+        Raises JobError: other rows than the job's, or too many errors among them.
+        """
+        tally = count_parts(self.run.parts, self.run.footers()) if self.missing else self.before
+        summary = summarize(self.run, self.spec, self.job, tally, len(self.missing), status)
+        if tally.rows != self.dataset.num_rows:
             raise JobError(
-                f"{run.parts}: {tally.rows} rows, expected {dataset.num_rows}; is something else in it?"
+                f"{self.run.parts}: {tally.rows} rows, expected {self.dataset.num_rows};"
+                " is something else in it?"
             )
-        if status is not None or not (run.path / "summary.json").exists():
-            run.write_summary(summary.to_json())
-    if over_rate(tally, spec.errors.max_error_rate):
-        raise too_many_errors(tally, spec.errors.max_error_rate, finished=True)
-    return summary
+        if self.missing or not (self.run.path / "summary.json").exists():
+            self.run.write_summary(summary.to_json())
+        if over_rate(tally, self.spec.errors.max_error_rate):
+            raise too_many_errors(tally, self.spec.errors.max_error_rate, finished=True)
+        return summary
 
 
-def check_job(spec: JobSpec, backend: Backend) -> tuple[Dataset, tuple[Shard, ...]]:
+def start_job(
+    spec: JobSpec,
+    run: RunDirectory,
+    model: ReadyModel,
+    dataset: Dataset,
+    shards: tuple[Shard, ...],
+    *,
+    say: Callable[[str], None],
+    duplicate_ids: int | None = None,
+) -> StartedJob:
+    """Begins or resumes a job in its directory, whose lock the caller holds.
+
+    Args:
+        duplicate_ids: where they have been counted in this input.
+
+    Raises RunDirectoryError: another job's directory.
+    """
+    described = describe(
+        spec, model, dataset, shards, stored=run.read_job() or {"duplicate_ids": duplicate_ids}
+    )
+    job = described | run.start(described)  # an older job.json may lack what is only said, not meant
+    save_listing(run.path, dataset)
+    if job["duplicate_ids"]:
+        say(f"warning: ids shared with an earlier row: {job['duplicate_ids']} rows")
+    footers = run.footers()
+    missing = run.missing(shards, footers=footers)
+    return StartedJob(spec, run, dataset, job, count_parts(run.parts, footers), missing)
+
+
+def open_input(options: InputOptions, shard_size: int | Literal["auto"]) -> tuple[Dataset, tuple[Shard, ...]]:
+    """The opened input and its shards. Raises DatasetError."""
+    dataset = open_dataset(options)
+    return dataset, dataset.shards(shard_size)
+
+
+def check_job(
+    spec: JobSpec, backend: Backend, *, open_input: OpenInput = open_input
+) -> tuple[Dataset, tuple[Shard, ...]]:
     """The opened input and its shards, once all that is cheap to check is fine. Raises: as run_job."""
     try:
         backend.check_params(spec.generation)
     except ValueError as err:
         raise JobError(f"generation: {err}") from err
     backend.check_model(spec.model, "cuda" if spec.cluster.gpus_per_worker else "cpu")
-    known = known_input(RunDirectory(spec.output.path).read_job(), spec.input)
-    dataset = open_dataset(spec.input, known=known)
-    return dataset, dataset.shards(spec.output.shard_size)
+    return open_input(spec)
 
 
 def describe(
@@ -212,7 +182,7 @@ def describe(
         "dataset_fingerprint": dataset.fingerprint,
         "identity": identity,
         "spec": stored_spec(spec),
-        "duplicate_ids": _duplicate_ids(dataset, stored),
+        "duplicate_ids": count_duplicates(dataset, stored),
         "threads_per_worker": spec.cluster.cpus_per_worker,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -222,16 +192,16 @@ def describe(
     }
 
 
-def worker_plan(
-    spec: JobSpec, run: RunDirectory, model: ReadyModel, dataset: Dataset, job: Mapping[str, Any]
-) -> WorkerPlan:
-    """What workers are told at this start of the job."""
+def job_plan(spec: JobSpec, run: RunDirectory, dataset: Dataset, job: Mapping[str, Any]) -> JobPlan:
+    """What workers are told of a job at this start of it."""
+    return JobPlan(str(run.path), dataset, job["job_fingerprint"], spec.generation)
+
+
+def worker_plan(jobs: Sequence[JobPlan], spec: JobSpec, model: ReadyModel) -> WorkerPlan:
+    """What workers are told; spec: that of any of the jobs, whose model, cluster and errors are the same."""
     return WorkerPlan(
-        run_path=str(run.path),
-        dataset=dataset,
+        jobs=tuple(jobs),
         model=model,
-        job_fingerprint=job["job_fingerprint"],
-        params=spec.generation,
         device="auto" if spec.cluster.gpus_per_worker else "cpu",
         num_threads=spec.cluster.cpus_per_worker,
         stall_timeout_s=spec.errors.stall_timeout_s,
@@ -241,47 +211,38 @@ def worker_plan(
 
 
 def run_missing(
-    run: RunDirectory,
-    spec: JobSpec,
-    plan: WorkerPlan,
-    shards: Sequence[Shard],
-    *,
-    before: Tally,
-    backend: Backend,
-    progress: Progress,
-    rows_total: int,
-    guard: Guard,
-    retry: RetryRound | None = None,
+    jobs: Sequence[Ongoing], spec: JobSpec, model: ReadyModel, *, backend: Backend, progress: Progress
 ) -> Status:
     """Starts or joins Ray, blocks until nothing is missing, and leaves Ray as it was.
 
+    A job that is given up while others go on has its `failure` set.
+
     Args:
-        before: counts of what is done. rows_total: those and the rows to do.
-        guard: raises when the run is no longer this driver's.
-        retry: do this round over error rows instead of missing shards.
+        jobs: all with this model and the settings of workers in spec.
+
+    Raises JobError: none of them can go on.
     """
     # A finished job must not pay for Ray.
     from cogbatch.batch.cluster import connected
     from cogbatch.batch.driver import Driver
 
+    plan = worker_plan([job.plan for job in jobs], spec, model)
+    home = RunDirectory(plan.home)
     try:
         shares_all = spec.cluster.address == "local"
         offer = nullcontext() if shares_all else backend.offer(plan)
-        with connected(spec.cluster, log=run.logs / "ray.log"), offer:
+        with connected(spec.cluster, log=home.logs / "ray.log"), offer:
             driver = Driver(
-                run,
-                spec,
+                jobs,
                 plan,
+                home=home,
                 open_engine=backend.open_engine,
                 progress=progress,
-                before=before,
-                rows_total=rows_total,
-                work=run if retry is None else retry,
-                guard=guard,
+                shard_attempts=spec.errors.shard_attempts,
             )
-            return driver.finish(shards)
+            return driver.finish()
     finally:
-        for log in run.logs.glob("worker-*.log"):  # made before a worker loads, written to when it stalls
+        for log in home.logs.glob("worker-*.log"):  # made before a worker loads, written to when it stalls
             if not log.stat().st_size:
                 log.unlink()
 
@@ -311,7 +272,7 @@ def summarize(
     )
 
 
-def _duplicate_ids(dataset: Dataset, stored: Mapping[str, Any]) -> int:
+def count_duplicates(dataset: Dataset, stored: Mapping[str, Any]) -> int:
     """As job.json has them, or counted."""
     known: int | None = stored.get("duplicate_ids")
     return dataset.count_duplicate_ids() if known is None else known

@@ -20,15 +20,13 @@ _LOOK_AHEAD_ROWS = 64
 class EngineLike(Protocol):
     """What the loop needs of an Engine."""
 
-    def generate(
-        self, requests: Iterable[GenerationRequest], params: GenerationParams
-    ) -> Iterator[RequestOutput]:
-        """Pulls requests as it has room, yields outputs as they finish, tags echoed."""
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[RequestOutput]:
+        """Pulls requests, with their params, as it has room; yields outputs as they finish, tags echoed."""
         ...
 
 
 class StoppedError(Exception):
-    """The job is stopping; the shard is given back unfinished."""
+    """Its job was given up; the shard is given back unfinished."""
 
 
 @dataclass(eq=False)
@@ -36,6 +34,8 @@ class _Ticket:
     """One shard in the loop: its rows and its results, ended by their count or by an exception."""
 
     rows: Iterator[Row]
+    params: GenerationParams
+    is_stopped: Callable[[], bool]
     results: queue.SimpleQueue[Result | int | Exception] = field(default_factory=queue.SimpleQueue)
 
 
@@ -48,33 +48,42 @@ class _Tag(NamedTuple):
 class EngineLoop:
     """Keeps the engine busy across shard edges: the next shard's rows follow the last row of this one.
 
+    Shards of several jobs may follow each other: every request has the parameters of its own.
+
     Args:
         on_crash: called with the exception when generate() itself fails or ends, from the loop's thread;
             the engine is not usable after that.
     """
 
-    def __init__(
-        self, engine: EngineLike, params: GenerationParams, *, on_crash: Callable[[Exception], None]
-    ) -> None:
-        self._engine, self._params, self._on_crash = engine, params, on_crash
+    def __init__(self, engine: EngineLike, *, on_crash: Callable[[Exception], None]) -> None:
+        self._engine, self._on_crash = engine, on_crash
         self._tickets: queue.SimpleQueue[_Ticket] = queue.SimpleQueue()
-        self._stopped = threading.Event()
         threading.Thread(target=self._run, name="engine-loop", daemon=True).start()
 
-    def run(self, rows: Iterable[Row], *, on_output: Callable[[RequestOutput], None]) -> list[Result]:
+    def run(
+        self,
+        rows: Iterable[Row],
+        params: GenerationParams,
+        *,
+        on_output: Callable[[RequestOutput], None],
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> list[Result]:
         """All rows with their outputs, in the order of rows; blocks until the last has come.
 
         Rows with an error never reach the engine. Call it from as many threads as there are shards.
 
+        Args:
+            is_stopped: asked now and then; what the engine was given before that is dropped when it comes.
+
         Raises:
-            StoppedError: stop() was called. Whatever reading the rows raises.
+            StoppedError: is_stopped says so. Whatever reading the rows raises.
         """
-        ticket = _Ticket(iter(rows))
+        ticket = _Ticket(iter(rows), params, is_stopped)
         self._tickets.put(ticket)
         results: list[Result] = []
         total: int | None = None
         while total is None or len(results) < total:
-            if self._stopped.is_set():
+            if is_stopped():
                 raise StoppedError
             try:
                 result = ticket.results.get(timeout=0.5)
@@ -89,13 +98,9 @@ class EngineLoop:
                 on_output(result[2])
         return sorted(results, key=lambda result: result[0])
 
-    def stop(self) -> None:
-        """Gives back all shards; the engine drops what it holds with the process."""
-        self._stopped.set()
-
     def _run(self) -> None:
         try:
-            for output in self._engine.generate(self._requests(), self._params):
+            for output in self._engine.generate(self._requests()):
                 tag = cast(_Tag, output.tag)
                 tag.ticket.results.put((tag.position, tag.row, output))
             raise RuntimeError("the engine ended its loop by itself")
@@ -111,11 +116,13 @@ class EngineLoop:
                     count += 1
                     if row.error is None:
                         tag = _Tag(ticket, position, row)
-                        yield GenerationRequest(id=row.id, image=row.image, prompt=row.prompt, tag=tag)
+                        yield GenerationRequest(
+                            id=row.id, image=row.image, prompt=row.prompt, params=ticket.params, tag=tag
+                        )
                     else:
                         output = RequestOutput(id=row.id, error=row.error)
                         ticket.results.put((position, row, output))
-                    if self._stopped.is_set():
+                    if ticket.is_stopped():
                         break
             except Exception as err:
                 ticket.results.put(err)

@@ -18,9 +18,8 @@ class WorkerMetrics:
     """Counters of one worker process. Every metric has the tag `run`, the name of the run directory.
 
     items and candidates finished; tokens generated, kept or not; errors by stage; seconds by stage: `load`
-    (weights), `read` (rows of shards), `generate` (the engine's wall time of each item; items overlap, so
-    that this grows faster than time does) and `write` (parts). Rows of a shard that is redone count twice:
-    the parts say what there is, these say what was done.
+    (weights), `read` (rows of shards), `generate` (the engine at work) and `write` (parts). Rows of a shard
+    that is redone count twice: the parts say what there is, these say what was done.
     """
 
     def __init__(self, run: str) -> None:

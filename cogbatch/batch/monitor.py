@@ -7,12 +7,13 @@ the parts on disk do not say better.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from cogbatch.batch.tally import Tally
+from cogbatch.batch.task import TaskKey
 from cogbatch.dataset.run_directory import RunDirectory
 
 MAX_LOAD_DEATHS = 2  # on one node, before that node is refused
@@ -30,13 +31,14 @@ class WorkerId(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The job as the driver sees it once a second.
+    """The work as the driver sees it once a second.
 
-    tokens: generated since the start, kept or not. workers: hold shards; loading: load the model.
-    unwritten: parts in a row that could not be written, by any worker.
+    tallies: of each job that was worked on, by its place. tokens: generated since the start, kept or not.
+    workers: hold shards; loading: load the model. unwritten: parts in a row that could not be written, by
+    any worker.
     """
 
-    tally: Tally
+    tallies: Mapping[int, Tally]
     tokens: int
     workers: int
     loading: int = 0
@@ -50,30 +52,30 @@ class _Worker:
     handle: Any
     heard: float
     loading: bool = False
-    held: set[str] = field(default_factory=set)
-    progress: Mapping[str, Tally] = field(default_factory=dict)
+    held: set[TaskKey] = field(default_factory=set)
+    progress: Mapping[TaskKey, Tally] = field(default_factory=dict)
 
 
 class Monitor:
     """Listens to workers, answers the driver.
 
     Args:
-        run: the run directory as the driver sees it.
+        home: the run directory in which workers leave their probes, as the driver sees it.
         clock: seconds, monotonic.
     """
 
-    def __init__(self, run: RunDirectory, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._run, self._clock = run, clock
+    def __init__(self, home: RunDirectory, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._home, self._clock = home, clock
         self._workers: dict[WorkerId, _Worker] = {}
-        self._ended: set[str] = set()
-        self._total = Tally()
-        self._failed: dict[str, list[str]] = {}
+        self._ended: set[TaskKey] = set()
+        self._totals: defaultdict[int, Tally] = defaultdict(Tally)
+        self._failed: dict[TaskKey, list[str]] = {}
         self._failures: list[str] = []
         self._refusals: dict[str, str] = {}
         self._load_deaths: Counter[str] = Counter()
         self._proven: set[str] = set()
         self._tokens = self._unwritten = 0
-        self._stopping = False
+        self._stopped: frozenset[int] = frozenset()
 
     def load(self, worker: WorkerId, handle: list[Any]) -> str | None:
         """A worker is about to load the model; returns why it must not, where others died of it.
@@ -94,19 +96,19 @@ class Monitor:
         if worker in self._workers:
             self._workers[worker].loading = False
 
-    def begin(self, worker: WorkerId, shard: str, handle: list[Any]) -> None:
+    def begin(self, worker: WorkerId, shard: TaskKey, handle: list[Any]) -> None:
         """A worker took a shard."""
         self._known(worker, handle).held.add(shard)
 
-    def beat(self, worker: WorkerId, progress: Mapping[str, Tally], tokens: int) -> bool:
-        """A worker lives; tokens: generated since its last beat. Returns whether it must stop."""
+    def beat(self, worker: WorkerId, progress: Mapping[TaskKey, Tally], tokens: int) -> frozenset[int]:
+        """A worker lives; tokens: generated since its last beat. Returns the jobs it must leave."""
         self._tokens += tokens
         if worker in self._workers:
             self._workers[worker].heard = self._clock()
             self._workers[worker].progress = progress
-        return self._stopping
+        return self._stopped
 
-    def end(self, worker: WorkerId, shard: str, tally: Tally | None) -> None:
+    def end(self, worker: WorkerId, shard: TaskKey, tally: Tally | None) -> None:
         """A shard left a worker: committed with its counts, or given back unfinished (None)."""
         if worker in self._workers:
             self._workers[worker].held.discard(shard)
@@ -118,16 +120,16 @@ class Monitor:
         self._unwritten = 0
         if shard not in self._ended:  # a late second writer adds nothing
             self._ended.add(shard)
-            self._total.add(tally)
+            self._totals[shard.job].add(tally)
 
-    def fail(self, worker: WorkerId, shard: str, message: str, *, blames: bool) -> None:
+    def fail(self, worker: WorkerId, shard: TaskKey, message: str, *, blames: bool) -> None:
         """A shard raised. blames: the shard may be the reason, so that it counts as an attempt."""
         self.end(worker, shard, None)
         self._failures.append(message)
         if blames:
             self._failed.setdefault(shard, []).append(message)
 
-    def unwritten(self, worker: WorkerId, shard: str, message: str) -> None:
+    def unwritten(self, worker: WorkerId, shard: TaskKey, message: str) -> None:
         """A part could not be written, which is no fault of its shard."""
         self.fail(worker, shard, message, blames=False)
         self._unwritten += 1
@@ -151,11 +153,11 @@ class Monitor:
 
     def sees_probe(self, name: str, token: str) -> bool:
         """Whether a worker's probe is on the driver's storage too: this actor lives on the driver's node."""
-        return self._run.read_probe(name) == token
+        return self._home.read_probe(name) == token
 
-    def stop(self) -> None:
-        """Tells every worker, at its next beat, to give back what it holds."""
-        self._stopping = True
+    def stop(self, jobs: Iterable[int]) -> None:
+        """Tells every worker, at its next beat, to give back what it holds of these jobs."""
+        self._stopped |= frozenset(jobs)
 
     def busy(self) -> int:
         """Workers that hold shards or load right now."""
@@ -170,7 +172,7 @@ class Monitor:
             state.handle = None
         return handles
 
-    def close_pass(self, living_nodes: Iterable[str]) -> dict[str, list[str]]:
+    def close_pass(self, living_nodes: Iterable[str]) -> dict[TaskKey, list[str]]:
         """Attempts of this pass, then forgets its workers.
 
         living_nodes: ids of nodes that still run. A shard that a worker of a lost node held is not blamed,
@@ -193,18 +195,19 @@ class Monitor:
 
     def snapshot(self) -> Snapshot:
         """Counts so far: shards that ended, and the rows done of those in flight."""
-        tally = Tally()
-        tally.add(self._total)
-        held: dict[str, tuple[float, Tally]] = {}
+        tallies: defaultdict[int, Tally] = defaultdict(Tally)
+        for job, total in self._totals.items():
+            tallies[job].add(total)
+        held: dict[TaskKey, _Worker] = {}
         for state in self._workers.values():
             for shard in state.held - self._ended:
-                if shard in state.progress and state.heard >= held.get(shard, (0.0, tally))[0]:
-                    held[shard] = (state.heard, state.progress[shard])
-        for _, part in held.values():
-            tally.add(part)
+                if shard in state.progress and (shard not in held or state.heard >= held[shard].heard):
+                    held[shard] = state
+        for shard, state in held.items():
+            tallies[shard.job].add(state.progress[shard])
         heard = [state for state in self._workers.values() if self._is_busy(state)]
         return Snapshot(
-            tally,
+            dict(tallies),
             self._tokens,
             workers=sum(1 for state in heard if state.held),
             loading=sum(1 for state in heard if state.loading),

@@ -6,10 +6,9 @@ A pass may lose shards (a worker died twice, a node was lost); the driver lists 
 from __future__ import annotations
 
 import copy
-import json
 import warnings
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -19,13 +18,12 @@ import ray.data
 from cogbatch.batch.backend import OpenEngine, WorkerPlan
 from cogbatch.batch.room import SPARE_CPU
 from cogbatch.batch.spec import ClusterSpec
+from cogbatch.batch.task import Task
 from cogbatch.batch.worker import ShardWorker
-from cogbatch.dataset.object_path import Place
-from cogbatch.dataset.shards import Shard
 
 
 def run_pass(
-    shards: Mapping[Shard, Place],
+    tasks: Sequence[Task],
     plan: WorkerPlan,
     *,
     open_engine: OpenEngine,
@@ -33,16 +31,13 @@ def run_pass(
     cluster: ClusterSpec,
     avoid_nodes: Collection[str] = (),
 ) -> Counter[str]:
-    """Offers every shard to a pool of workers once; blocks until all are dealt with.
-
-    Args:
-        shards: each with the folder that its part is written to.
+    """Offers every task to a pool of workers once, in this order; blocks until all are dealt with.
 
     Isolated plans get one call at a time and no retry, so that a death blames exactly one item.
 
-    Returns: how many shards ended with which status; those whose worker died are in none.
+    Returns: how many tasks ended with which status; those whose worker died are in none.
     """
-    workers = min(cluster.max_workers, len(shards))
+    workers = min(cluster.max_workers, len(tasks))
     calls = 1 if plan.isolated else 2
     fixed = cluster.address == "local"
     pool = ray.data.ActorPoolStrategy(
@@ -56,7 +51,7 @@ def run_pass(
     with _quiet_context(), warnings.catch_warnings():
         # The two retry limits have no named parameter yet; pyproject.toml ends Ray's range before 2.64.
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-        results = _offered(shards).map_batches(
+        results = _offered(tasks).map_batches(
             ShardWorker,
             fn_constructor_args=(plan, open_engine, monitor),
             batch_size=1,
@@ -70,9 +65,9 @@ def run_pass(
     return Counter(row["status"] for row in results.iter_rows())
 
 
-def _offered(shards: Mapping[Shard, Place]) -> ray.data.Dataset:
-    """One block a shard. What they are made of is gone when this returns: a pass may take days."""
-    rows = [{"shard": json.dumps(shard.to_json()), "folder": str(folder)} for shard, folder in shards.items()]
+def _offered(tasks: Sequence[Task]) -> ray.data.Dataset:
+    """One block a task. What they are made of is gone when this returns: a pass may take days."""
+    rows = [{"task": task.to_json()} for task in tasks]
     return ray.data.from_items(rows, override_num_blocks=len(rows))
 
 

@@ -22,7 +22,10 @@ PLAIN_EVERY_S = 5.0
 
 @dataclass(frozen=True)
 class Status:
-    """How far a job is. rows_before: done by earlier runs; seconds: since this run's first pass began."""
+    """How far a job is, or several together: jobs, of which jobs_done have all rows.
+
+    rows_before: done by earlier runs; seconds: since this run's first pass began.
+    """
 
     rows: int
     rows_total: int
@@ -32,6 +35,8 @@ class Status:
     workers: int = 0
     loading: int = 0
     seconds: float = 0.0
+    jobs: int = 1
+    jobs_done: int = 0
 
     @property
     def items_per_s(self) -> float:
@@ -52,8 +57,9 @@ class Status:
         """All of it in one line."""
         eta = "-" if self.eta_s is None else clock(self.eta_s)
         loading = f" ({self.loading} loading)" if self.loading else ""
+        jobs = f"{self.jobs_done}/{self.jobs} points  " if self.jobs > 1 else ""
         return (
-            f"{self.rows}/{self.rows_total} items  {self.items_per_s:.1f} items/s  "
+            f"{jobs}{self.rows}/{self.rows_total} items  {self.items_per_s:.1f} items/s  "
             f"{self.tokens_per_s:.0f} tokens/s  {self.errors} errors  "
             f"{self.workers} worker{'s' * (self.workers != 1)}{loading}  ETA {eta}"
         )

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cogbatch.batch.backend import Backend, cogvlm_backend
-from cogbatch.batch.job import check_job, describe, run_missing, summarize, worker_plan
+from cogbatch.batch.job import check_job, describe, job_plan, run_missing, summarize
+from cogbatch.batch.ongoing import Ongoing
 from cogbatch.batch.progress import Progress, Silent, Status
-from cogbatch.batch.spec import ErrorsSpec, JobSpec, parse_spec
+from cogbatch.batch.spec import JobSpec, parse_spec
 from cogbatch.batch.stored import incomplete_addresses
 from cogbatch.batch.summary import ErrorKind, count_parts, error_kinds
 from cogbatch.batch.tally import Tally
@@ -94,18 +95,19 @@ def retry_failed(
         if failed:
             progress.say(f"{before} error rows in {len(failed)} parts to do again; starting Ray")
             token = secrets.token_hex(8)
-            status = run_missing(
-                run,
-                spec,
-                replace(worker_plan(spec, run, model, dataset, job), retry=token),
-                failed,
+            ongoing = Ongoing(
+                name=run.path.name,
+                plan=replace(job_plan(spec, run, dataset, job), retry=token),
+                work=RetryRound(run, token),
+                left=tuple(failed),
                 before=Tally(),
-                backend=backend,
-                progress=progress,
                 rows_total=before,
+                max_error_rate=1.0,  # the rate of errors among error rows stops nothing
                 guard=guard,
-                retry=RetryRound(run, token),
             )
+            status = run_missing([ongoing], spec, model, backend=backend, progress=progress)
+            if ongoing.failure:
+                raise ongoing.failure
         tally = count_parts(run.parts, run.footers())
         if failed and not missing:
             run.write_summary(summarize(run, spec, job, tally, len(failed), status).to_json())
@@ -126,7 +128,7 @@ def retry_failed(
 
 
 def _stored_spec(run: RunDirectory, overrides: Sequence[str]) -> JobSpec:
-    """The spec of job.json for another start; the rate of errors among error rows stops nothing."""
+    """The spec of job.json for another start."""
     stored = run.read_job()
     if stored is None or not isinstance(stored.get("spec"), dict):
         raise RunDirectoryError(
@@ -139,4 +141,4 @@ def _stored_spec(run: RunDirectory, overrides: Sequence[str]) -> JobSpec:
             f"{run.path}: job.json does not keep the secrets of {', '.join(absent)};"
             f" give the address again: --set {absent[0]}=URL"
         )
-    return spec.model_copy(update={"errors": ErrorsSpec(**{**dict(spec.errors), "max_error_rate": 1.0})})
+    return spec

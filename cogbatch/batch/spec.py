@@ -26,7 +26,9 @@ from cogbatch.types import Dtype, GenerationParams, Quantization, Template
 Text = Annotated[str, Field(min_length=1)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a spec: known keys only, never changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -35,7 +37,7 @@ def _with_type(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
 
-class ModelSpec(_Section):
+class ModelSpec(Section):
     """Which model, and how it is loaded.
 
     Args:
@@ -53,7 +55,7 @@ class ModelSpec(_Section):
     version: Template | None = None
 
 
-class OutputSpec(_Section):
+class OutputSpec(Section):
     """Where results go.
 
     Args:
@@ -65,7 +67,7 @@ class OutputSpec(_Section):
     shard_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
 
 
-class ClusterSpec(_Section):
+class ClusterSpec(Section):
     """How many workers of which size. All but cpus_per_worker may change when a job is started again.
 
     Args:
@@ -89,7 +91,7 @@ class ClusterSpec(_Section):
         return self
 
 
-class ErrorsSpec(_Section):
+class ErrorsSpec(Section):
     """When to give up. May change when a job is started again.
 
     Args:
@@ -115,11 +117,11 @@ def _with_preset(value: Any) -> Any:
 Generation = Annotated[GenerationParams, BeforeValidator(_with_preset)]
 
 
-class _Generation(_Section):
+class _Generation(Section):
     generation: Generation
 
 
-class JobSpec(_Section):
+class JobSpec(Section):
     """Everything one job is asked to do.
 
     Args:
@@ -141,16 +143,22 @@ def load_spec(path: str | Path, *, overrides: Sequence[str] = ()) -> JobSpec:
     Raises:
         JobError: not readable, not YAML, or wrong; every mistake is named, with the nearest known key.
     """
+    return parse_spec(read_tree(path, JobSpec), overrides=overrides, where=str(path))
+
+
+def read_tree(path: str | Path, kind: type[BaseModel]) -> dict[str, Any]:
+    """The mapping in a YAML file. kind: of spec, for messages. Raises JobError: not readable, no mapping."""
     path = Path(path)
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as err:
-        raise JobError(f"{path}: cannot read the job spec: {err.strerror}. Expected a YAML file.") from err
+        raise JobError(f"{path}: cannot read the spec: {err.strerror}. Expected a YAML file.") from err
     except (yaml.YAMLError, UnicodeDecodeError) as err:
         raise JobError(f"{path}: not valid YAML: {' '.join(str(err).split())}") from err
     if not isinstance(tree, dict):
-        raise JobError(f"{path}: expected a mapping with {_names(_keys(()))}, found {type(tree).__name__}.")
-    return parse_spec(tree, overrides=overrides, where=str(path))
+        known = _names(_keys((), kind))
+        raise JobError(f"{path}: expected a mapping with {known}, found {type(tree).__name__}.")
+    return tree
 
 
 def parse_spec(tree: Mapping[str, Any], *, overrides: Sequence[str] = (), where: str = "job spec") -> JobSpec:
@@ -160,11 +168,11 @@ def parse_spec(tree: Mapping[str, Any], *, overrides: Sequence[str] = (), where:
     """
     changed = copy.deepcopy(dict(tree))
     for override in overrides:
-        _apply(changed, override)
+        set_key(changed, *parse_override(override), where=f"--set {override}")
     try:
         return JobSpec.model_validate(changed)
     except ValidationError as err:
-        raise _all_mistakes(where, err) from None
+        raise all_mistakes(where, mistakes(err)) from None
 
 
 def parse_generation(
@@ -176,20 +184,26 @@ def parse_generation(
     """
     tree = dict(values)
     for override in overrides:
-        _apply(tree, override)
+        set_key(tree, *parse_override(override), where=f"--set {override}")
     try:
         return _Generation(generation=tree).generation  # type: ignore[arg-type] # validated there
     except ValidationError as err:
-        raise _all_mistakes(where, err) from None
+        raise all_mistakes(where, mistakes(err)) from None
 
 
-def _all_mistakes(where: str, err: ValidationError) -> JobError:
-    mistakes = [_mistake(error) for error in err.errors()]
-    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    return JobError(f"{where}: {count}: {'; '.join(mistakes)}")
+def mistakes(err: ValidationError, kind: type[BaseModel] = JobSpec) -> list[str]:
+    """What is wrong with a spec of that kind, a phrase each."""
+    return [_mistake(error, kind) for error in err.errors()]
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def all_mistakes(where: str, found: Sequence[str]) -> JobError:
+    """The error that lists them."""
+    count = "1 mistake" if len(found) == 1 else f"{len(found)} mistakes"
+    return JobError(f"{where}: {count}: {'; '.join(found)}")
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """Key and value of a `key.sub=value`. Raises JobError."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise JobError(f"--set {override}: expected key=value, for example --set generation.seed=1.")
@@ -199,17 +213,25 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise JobError(
             f"--set {override}: the value is not valid YAML: {' '.join(str(err).split())}"
         ) from err
+    return key, value
+
+
+def set_key(tree: dict[str, Any], key: str, value: Any, *, where: str) -> None:
+    """Sets a dotted key of a nested mapping; sections that are not there are made.
+
+    Raises JobError: a part of the key is a value. where: who asks, for that.
+    """
     *parents, last = key.split(".")
     for depth, parent in enumerate(parents):
         if tree.get(parent) is None:
             tree[parent] = {}
         tree = tree[parent]
         if not isinstance(tree, dict):
-            raise JobError(f"--set {override}: {'.'.join(parents[: depth + 1])} is a value, not a section.")
+            raise JobError(f"{where}: {'.'.join(parents[: depth + 1])} is a value, not a section.")
     tree[last] = value
 
 
-def _mistake(error: Any) -> str:
+def _mistake(error: Any, kind: type[BaseModel]) -> str:
     loc = tuple(str(part) for part in error["loc"])
     name = ".".join(loc) or "the spec"
     if error["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -218,16 +240,16 @@ def _mistake(error: Any) -> str:
         if error["type"] == "tuple_type":
             return f"{name}={error['input']!r}: expected a list, for example [{error['input']}]"
         return f"{name}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
-    known = _keys(loc[:-1])
+    known = _keys(loc[:-1], kind)
     near = difflib.get_close_matches(loc[-1], known, n=1)
-    elsewhere = [f"{section}.{loc[-1]}" for section in _keys(()) if loc[-1] in _keys((section,))]
+    sections = _keys((), kind)
+    elsewhere = [f"{section}.{loc[-1]}" for section in sections if loc[-1] in _keys((section,), kind)]
     hint = f"did you mean {(near or elsewhere)[0]}?" if near or elsewhere else f"known here: {_names(known)}"
     return f"unknown key {name} ({hint})"
 
 
-def _keys(loc: tuple[str, ...]) -> list[str]:
-    """Known keys of the section at loc; () is the top level."""
-    kind: Any = JobSpec
+def _keys(loc: tuple[str, ...], kind: Any) -> list[str]:
+    """Known keys of the section at loc of a spec of that kind; () is the top level."""
     for part in loc:
         if hasattr(kind, "model_fields"):
             field = kind.model_fields.get(part)

@@ -6,7 +6,6 @@ execution; the first call proves the storage and the weights and loads the engin
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
@@ -25,11 +24,11 @@ from cogbatch.batch.metrics import WorkerMetrics
 from cogbatch.batch.monitor import WorkerId
 from cogbatch.batch.stall import StallTimer
 from cogbatch.batch.tally import Kind, Tally
+from cogbatch.batch.task import Task, TaskKey
 from cogbatch.dataset.parts import read_part, write_part
 from cogbatch.dataset.retry import failed_offsets, pick, replace_rows
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.schema import record, rows_to_table
-from cogbatch.dataset.shards import Shard
 from cogbatch.errors import RunDirectoryError
 from cogbatch.redact import one_line, sayable
 from cogbatch.types import RequestOutput
@@ -41,7 +40,7 @@ REFUSED_PAUSE_S = 2.0  # a worker that refuses would otherwise take all shards f
 
 
 class ShardWorker:
-    """Called by Ray Data with one shard at a time, by up to two threads at once."""
+    """Called by Ray Data with one task at a time, by up to two threads at once."""
 
     def __init__(self, plan: WorkerPlan, open_engine: OpenEngine, monitor: Any) -> None:
         self._plan, self._open_engine, self._monitor = plan, open_engine, monitor
@@ -49,23 +48,23 @@ class ShardWorker:
         self._loop: EngineLoop | None = None
         self._refusal: str | None = None
         self._counting = threading.Lock()
-        self._progress: dict[str, Tally] = {}
+        self._progress: dict[TaskKey, Tally] = {}
         self._tokens = 0
-        self._stopping = threading.Event()
+        self._stopped: frozenset[int] = frozenset()  # jobs
+        self._news = threading.Condition()  # of self._stopped
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
-        """Turns one shard (as JSON) into its part in a folder and says how it went; raises nothing."""
-        shard = Shard.from_json(json.loads(str(batch["shard"][0])))
-        status = "stopped" if self._stopping.is_set() else self._work(shard, str(batch["folder"][0]))
-        return {"shard": [shard.part_name], "status": [status]}
+        """Turns the shard of one task (as JSON) into its part and says how it went; raises nothing."""
+        task = Task.from_json(str(batch["task"][0]))
+        return {"status": ["stopped" if task.job in self._stopped else self._work(task)]}
 
-    def _work(self, shard: Shard, folder: str) -> str:
-        name = shard.part_name
+    def _work(self, task: Task) -> str:
+        name = task.key
         try:
             loop = self._ready()
         except _RefusedError as err:
             ray.get(self._monitor.refuse.remote(self._id, str(err)))
-            self._wait_for_others()
+            self._wait_for_others(task.job)
             return "refused"
         # Waited for: a row that kills this process must not be faster than the news of who holds it.
         ray.get(self._monitor.begin.remote(self._id, name, [ray.get_runtime_context().current_actor]))
@@ -73,7 +72,7 @@ class ShardWorker:
             with self._counting:
                 self._progress[name] = Tally()
                 self._stall.arm()
-            tally = self._process(shard, loop, folder)
+            tally = self._process(task, loop)
         except StoppedError:
             ray.get(self._monitor.end.remote(self._id, name, None))
             return "stopped"
@@ -95,8 +94,8 @@ class ShardWorker:
         ray.get(self._monitor.end.remote(self._id, name, tally))
         return "done"
 
-    def _process(self, shard: Shard, loop: EngineLoop, folder: str) -> Tally:
-        plan, tally = self._plan, self._progress[shard.part_name]
+    def _process(self, task: Task, loop: EngineLoop) -> Tally:
+        job, shard, tally = self._plan.jobs[task.job], task.shard, self._progress[task.key]
 
         def count(output: RequestOutput) -> None:
             with self._counting:
@@ -104,33 +103,40 @@ class ShardWorker:
             self._metrics.finished(output)
             self._stall.progress()
 
-        old = read_part(folder, shard.part_name) if plan.retry and not plan.isolated else None
-        rows, expected = plan.dataset.read(shard), shard.num_rows
+        replaces = job.retry and not self._plan.isolated
+        old = read_part(task.folder, shard.part_name) if replaces else None
+        rows, expected = job.dataset.read(shard), shard.num_rows
         if old is not None:
             failed = failed_offsets(old)
             rows, expected = pick(rows, failed), len(failed)
-        results = loop.run(self._metrics.reading(rows), on_output=count)
+        results = loop.run(
+            self._metrics.reading(rows),
+            job.params,
+            on_output=count,
+            is_stopped=lambda: task.job in self._stopped,
+        )
         if len(results) != expected:
             raise RuntimeError(f"{shard.part_name}: read {len(results)} rows, expected {expected}")
-        prints = {"model_fingerprint": plan.model.fingerprint, "job_fingerprint": plan.job_fingerprint}
+        prints = {"model_fingerprint": self._plan.model.fingerprint, "job_fingerprint": job.fingerprint}
         records = [record(row, output, **prints) for _, row, output in results]
-        table = rows_to_table(records, carried=plan.dataset.carried)
+        table = rows_to_table(records, carried=job.dataset.carried)
         if old is not None:
             table = replace_rows(old, failed, table)
         with self._metrics.stage("write"):
-            self._commit(folder, shard.part_name, table)
+            self._commit(task, table)
         return tally
 
-    def _commit(self, folder: str, name: str, table: pa.Table) -> None:
+    def _commit(self, task: Task, table: pa.Table) -> None:
         """Writes the part, again after a pause where storage fails: generating its rows cost far more."""
         for pause_s in (*WRITE_PAUSES_S, None):
             try:
-                write_part(folder, name, table, retry=self._plan.retry)
+                retry = self._plan.jobs[task.job].retry
+                write_part(task.folder, task.shard.part_name, table, retry=retry)
                 return
             except ValueError:  # the table, not the storage
                 raise
             except Exception as err:
-                if pause_s is None or self._stopping.wait(pause_s):
+                if pause_s is None or self._is_stopped_within(pause_s, task.job):
                     raise _UnwrittenError(f"{type(err).__name__}: {err}") from err
             with self._counting:
                 self._stall.progress()
@@ -148,7 +154,7 @@ class ShardWorker:
             return self._loop
 
     def _load(self) -> EngineLoop:
-        self._metrics = WorkerMetrics(Path(self._plan.run_path).name)
+        self._metrics = WorkerMetrics(Path(self._plan.home).name)
         threading.Thread(target=self._report, name="reporter", daemon=True).start()
         # Waited for: a death while loading says nothing about any shard, and much about this node.
         handle = ray.get_runtime_context().current_actor
@@ -156,13 +162,13 @@ class ShardWorker:
         if reason is not None:
             raise _RefusedError(reason)
         try:
-            return EngineLoop(self._proven_engine(), self._plan.params, on_crash=self._crash)
+            return EngineLoop(self._proven_engine(), on_crash=self._crash)
         finally:
             ray.get(self._monitor.loaded.remote(self._id))
 
     def _proven_engine(self) -> EngineLike:
         plan = self._plan
-        run, name = RunDirectory(plan.run_path), f"{socket.gethostname()}-{os.getpid()}"
+        run, name = RunDirectory(plan.home), f"{socket.gethostname()}-{os.getpid()}"
         run.write_probe(plan.probe, name)
         if not ray.get(self._monitor.sees_probe.remote(name, plan.probe)):
             raise RunDirectoryError(
@@ -192,10 +198,10 @@ class ShardWorker:
         with self._counting:
             answer = self._monitor.beat.remote(self._id, dict(self._progress), self._tokens)
             self._tokens = 0
-        if ray.get(answer):
-            self._stopping.set()
-            if self._loop is not None:
-                self._loop.stop()
+        stopped: frozenset[int] = ray.get(answer)
+        with self._news:
+            self._stopped |= stopped
+            self._news.notify_all()
 
     def _crash(self, err: Exception) -> None:
         """Ends the process: Ray starts a fresh one; a raising call would be retried on a dead engine."""
@@ -205,10 +211,14 @@ class ShardWorker:
         finally:
             os._exit(1)
 
-    def _wait_for_others(self) -> None:
+    def _wait_for_others(self, job: int) -> None:
         time.sleep(REFUSED_PAUSE_S)
-        while not self._stopping.is_set() and ray.get(self._monitor.busy.remote()):
+        while job not in self._stopped and ray.get(self._monitor.busy.remote()):
             time.sleep(REFUSED_PAUSE_S)
+
+    def _is_stopped_within(self, seconds: float, job: int) -> bool:
+        with self._news:
+            return self._news.wait_for(lambda: job in self._stopped, seconds)
 
     @cached_property
     def _id(self) -> WorkerId:

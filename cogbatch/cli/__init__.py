@@ -13,6 +13,7 @@ from cogbatch.cli import export_sat
 from cogbatch.cli import doctor
 from cogbatch.cli import jobs
 from cogbatch.cli import retry_failed
+from cogbatch.cli import sweep
 from cogbatch.cli import submit
 from cogbatch.cli import status
 from cogbatch.cli import generate
@@ -35,5 +36,6 @@ __all__ = [
     "show",
     "status",
     "submit",
+    "sweep",
     "verify",
 ]

@@ -85,7 +85,7 @@ def plan(
     cogbatch plan job.yaml --set model.quantization=int8 --items-per-s 0.8 --price-per-hour 2.50 --json
     """
     del debug
-    from cogbatch.batch.job import plan_job
+    from cogbatch.batch.plan import plan_job
 
     spec = _load(job, overrides, address, limit)
     result = plan_job(spec, items_per_s=items_per_s, price_per_hour=price_per_hour)
@@ -95,7 +95,10 @@ def plan(
 def _load(job: Path, overrides: list[str] | None, address: str | None, limit: int | None) -> JobSpec:
     from cogbatch.batch.spec import load_spec
 
+    return load_spec(job, overrides=with_flags(overrides, address, limit))
+
+
+def with_flags(overrides: list[str] | None, address: str | None, limit: int | None) -> list[str]:
+    """Overrides, those that have a flag of their own last."""
     flags = [("cluster.address", address), ("input.limit", limit)]
-    return load_spec(
-        job, overrides=[*(overrides or []), *(f"{key}={value}" for key, value in flags if value is not None)]
-    )
+    return [*(overrides or []), *(f"{key}={value}" for key, value in flags if value is not None)]

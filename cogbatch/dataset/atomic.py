@@ -46,6 +46,11 @@ def write_json(path: Place, value: object) -> None:
     write_atomically(path, lambda file: file.write(data))
 
 
+def write_text(path: Place, text: str) -> None:
+    """Writes text as UTF-8, atomically."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def read_json(path: Place) -> Any:
     """The value of a JSON file. Raises OSError or ValueError."""
     return json.loads(path.read_bytes())

@@ -55,7 +55,11 @@ FIELDS = (
     ),
     _field("model_fingerprint", pa.string(), "sha256 that identifies the model"),
     _field("job_fingerprint", pa.string(), "sha256 that identifies the job"),
-    _field("seconds", pa.float64(), "wall time that the engine spent on the item, in seconds"),
+    _field(
+        "seconds",
+        pa.float64(),
+        "the item's share of the time that its engine worked, in seconds; shares add up",
+    ),
 )
 RESERVED = frozenset(field.name for field in FIELDS)
 

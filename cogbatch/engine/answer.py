@@ -16,7 +16,7 @@ class Answer:
     """A request whose items are being decoded.
 
     Args:
-        end_ids: the model's end tokens. started: time.perf_counter() when its prefill began.
+        end_ids: the model's end tokens. seconds: that the engine spent on it so far; whoever runs it adds.
     """
 
     def __init__(
@@ -26,18 +26,23 @@ class Answer:
         items: Sequence[Item],
         *,
         end_ids: frozenset[int],
-        started: float,
+        seconds: float,
     ) -> None:
         self.task = task
         self.items = items
         self.request = request
         self._end_ids = end_ids
-        self._started = started
+        self.seconds = seconds
 
     @property
     def running(self) -> Iterator[Item]:
         """Items with rows to decode; none once one of them failed."""
         return iter(()) if self._error else (item for item in self.items if not item.is_done)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that the next step decodes for it."""
+        return sum(len(item.last_tokens) for item in self.running)
 
     @property
     def is_done(self) -> bool:
@@ -54,6 +59,7 @@ class Answer:
 
     def output(self, tokenizer: Any) -> RequestOutput:
         """What the caller gets, once all items are done."""
+        began = time.perf_counter()
         error = self._error
         candidates: tuple[Candidate, ...] = ()
         if error is None:
@@ -66,7 +72,7 @@ class Answer:
             candidates=candidates,
             error=error,
             num_prompt_tokens=len(self.task.prompts[0].ids),
-            seconds=time.perf_counter() - self._started,
+            seconds=self.seconds + time.perf_counter() - began,
             tag=self.request.tag,
         )
 

@@ -246,7 +246,7 @@ class Engine:
             if item.is_starved:
                 raise MemoryError("memory ran out while the first tokens were chosen")
             items.append(item)
-        return Answer(request, task, items, end_ids=self._end_ids, started=started)
+        return Answer(request, task, items, end_ids=self._end_ids, seconds=time.perf_counter() - started)
 
     def _prefill(self, prompt: Prompt, picture: Picture | None, images: Images) -> Prefix:
         """The image first and the text behind it, in two passes, whether or not a neighbour shares the image:
@@ -263,6 +263,7 @@ class Engine:
         items = flight.running
         if not items:  # all ended with their first tokens
             return []
+        began, rows = time.perf_counter(), [answer.num_rows for answer in flight.answers]
         try:
             logprobs = self._runner.decode(
                 [token for item in items for token in item.last_tokens],
@@ -281,6 +282,9 @@ class Engine:
             chosen += item.accept([row[start:end] for row in read])
             start = end
         self._on_progress(chosen)
+        spent_s = time.perf_counter() - began
+        for answer, own in zip(flight.answers, rows, strict=True):
+            answer.seconds += spent_s * own / sum(rows)
         return flight.take_starved()
 
     def _too_large(self, task: Task) -> RequestError:

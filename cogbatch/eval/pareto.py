@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-LOWER_IS_BETTER = frozenset({"self_bleu", "seconds", "seconds_per_item"})
+COST = "seconds_per_item"
+LOWER_IS_BETTER = frozenset({"self_bleu", COST})
 # The first of these that a run has.
 QUALITY = ("correct", "score", "logprob_per_token")
 DIVERSITY = ("vendi_score",)

@@ -30,15 +30,13 @@ class FakeEngine:
 
     def __init__(self, plan: WorkerPlan, on_progress: Callable[[int], None]) -> None:
         self._on_progress = on_progress
-        self._log = RunDirectory(plan.run_path).logs / f"began-{os.getpid()}.txt"
+        self._log = RunDirectory(plan.home).logs / f"began-{os.getpid()}.txt"
 
-    def generate(
-        self, requests: Iterable[GenerationRequest], params: GenerationParams
-    ) -> Iterator[RequestOutput]:
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[RequestOutput]:
         for request in requests:
             with self._log.open("a") as file:
                 file.write(f"{request.id}\n")
-            yield self._answer(request, params)
+            yield self._answer(request, request.params or GenerationParams())
 
     def _answer(self, request: GenerationRequest, params: GenerationParams) -> RequestOutput:
         deed, _, argument = request.prompt.partition(" ")
@@ -102,7 +100,7 @@ def refuse_on_node(plan: WorkerPlan, on_progress: Callable[[int], None]) -> Fake
     node = ray.get_runtime_context().get_node_id()
     if node == plan.model.path:
         raise RuntimeError("CUDA error: no device is free")
-    (RunDirectory(plan.run_path).logs / f"node-{node}").touch()
+    (RunDirectory(plan.home).logs / f"node-{node}").touch()
     return FakeEngine(plan, on_progress)
 
 
@@ -115,7 +113,7 @@ def die_loading(*_: object) -> FakeEngine:
 def refuse_once(plan: WorkerPlan, on_progress: Callable[[int], None]) -> FakeEngine:
     """The first process that loads meets a passing failure, later ones are fine."""
     try:
-        (RunDirectory(plan.run_path).logs / "first").touch(exist_ok=False)
+        (RunDirectory(plan.home).logs / "first").touch(exist_ok=False)
     except FileExistsError:
         return FakeEngine(plan, on_progress)
     return refuse(plan, on_progress)

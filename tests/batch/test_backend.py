@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cogbatch.batch.backend import Device, ReadyModel, WorkerPlan, cogvlm_backend
+from cogbatch.batch.backend import Device, JobPlan, ReadyModel, WorkerPlan, cogvlm_backend
 from cogbatch.batch.identity import fingerprint, job_identity
 from cogbatch.batch.spec import ModelSpec, parse_spec
 from cogbatch.dataset import InputOptions, open_dataset
@@ -22,12 +22,10 @@ def worker_plan(folder: Path, model: ReadyModel) -> WorkerPlan:
     """One text row, on the CPU."""
     data = folder / "data.jsonl"
     data.write_text('{"id": 1}\n')
+    dataset = open_dataset(InputOptions(str(data), image_column=None, prompt="say"))
     return WorkerPlan(
-        run_path=str(folder / "run"),
-        dataset=open_dataset(InputOptions(str(data), image_column=None, prompt="say")),
+        jobs=(JobPlan(str(folder / "run"), dataset, "j", GenerationParams()),),
         model=model,
-        job_fingerprint="j",
-        params=GenerationParams(),
         device="cpu",
         num_threads=1,
         stall_timeout_s=1.0,

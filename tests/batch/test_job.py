@@ -16,9 +16,11 @@ import pytest
 from fake_backend import FAKE, REFUSING, FakeEngine, MakeSpec, die_loading, refuse_once
 from job_files import ENVIRONMENT, began, check_rows, driver_of, rows_of, start_driver, wait_for_worker
 
-from cogbatch.batch.backend import ReadyModel, WorkerPlan
+from cogbatch.batch.backend import JobPlan, ReadyModel, WorkerPlan
 from cogbatch.batch.driver import Driver
-from cogbatch.batch.job import plan_job, run_job
+from cogbatch.batch.job import run_job
+from cogbatch.batch.ongoing import Ongoing
+from cogbatch.batch.plan import plan_job
 from cogbatch.batch.progress import Silent
 from cogbatch.batch.tally import Tally
 from cogbatch.dataset import RunDirectory, open_dataset
@@ -133,20 +135,20 @@ def test_workers_that_see_other_storage_than_the_driver_end_the_job(
     here, elsewhere = RunDirectory(spec.output.path), RunDirectory(tmp_path / "elsewhere")
     for run in (here, elsewhere):
         run.start({"job_fingerprint": "j"})
+    dataset = open_dataset(spec.input)
+    job = JobPlan(str(elsewhere.path), dataset, "j", spec.generation)
     plan = WorkerPlan(
-        run_path=str(elsewhere.path),
-        dataset=open_dataset(spec.input),
+        jobs=(job,),
         model=ReadyModel("m", "f", "base", "float32"),
-        job_fingerprint="j",
-        params=spec.generation,
         device="cpu",
         num_threads=1,
         stall_timeout_s=60.0,
         probe="token",
     )
-    driver = Driver(here, spec, plan, open_engine=FakeEngine, progress=Silent(), before=Tally(), rows_total=1)
+    ongoing = Ongoing("run", job, here, dataset.shards(), Tally(), rows_total=1, max_error_rate=0.05)
+    driver = Driver([ongoing], plan, home=here, open_engine=FakeEngine, progress=Silent(), shard_attempts=2)
     with pytest.raises(JobError, match=r"elsewhere is another folder at the driver: use a shared file sys"):
-        driver.finish(plan.dataset.shards())
+        driver.finish()
     assert list(elsewhere.logs.iterdir()) == [], "nothing was loaded"
 
 

@@ -23,7 +23,7 @@ class Backwards:
         self.asked: list[str] = []
         self._fail_at = fail_at
 
-    def generate(self, requests: Iterable[GenerationRequest], _: GenerationParams) -> Iterator[RequestOutput]:
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[RequestOutput]:
         held: list[GenerationRequest] = []
         for request in requests:
             self.asked.append(request.id)
@@ -40,12 +40,19 @@ def rows(name: str, count: int) -> list[Row]:
     return [Row(name, n, f"{name}{n}", prompt=prompt) for n, prompt in enumerate(prompts)]
 
 
-def run(loop: EngineLoop, given: Iterable[Row]) -> list[str]:
-    return [output.id for _, _, output in loop.run(given, on_output=lambda _: None)]
+def run(
+    loop: EngineLoop,
+    given: Iterable[Row],
+    *,
+    params: GenerationParams = PARAMS,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> list[str]:
+    results = loop.run(given, params, on_output=lambda _: None, is_stopped=is_stopped)
+    return [output.id for _, _, output in results]
 
 
 def make(engine: Backwards, on_crash: Callable[[Exception], None] | None = None) -> EngineLoop:
-    return EngineLoop(engine, PARAMS, on_crash=on_crash or (lambda _: None))
+    return EngineLoop(engine, on_crash=on_crash or (lambda _: None))
 
 
 def test_results_come_back_in_the_order_of_the_rows() -> None:
@@ -83,7 +90,7 @@ def test_a_row_with_an_error_never_reaches_the_engine() -> None:
     loop = make(engine := Backwards())
     error = RequestError("read", "ValueError", "no JSON")
     given = [Row("a", 0, "a0", error=error), *rows("b", 2), Row("a", 3, "a3", error=error)]
-    results = loop.run(given, on_output=lambda _: None)
+    results = loop.run(given, PARAMS, on_output=lambda _: None)
     assert [output.error for _, _, output in results] == [error, None, None, error]
     assert engine.asked == ["b0", "b1"]
 
@@ -110,25 +117,38 @@ def test_a_failing_engine_is_reported_once_and_loses_nothing_silently(fail_at: i
 
     def on_crash(err: Exception) -> None:
         crashed.append(err)
-        loop.stop()
         seen.set()
 
     loop = make(Backwards(fail_at), on_crash)
     with pytest.raises(StoppedError):
-        run(loop, rows("a", 3))
+        run(loop, rows("a", 3), is_stopped=seen.is_set)
     assert seen.wait(5)
     assert [str(err) for err in crashed] == ["out of memory"]
 
 
-def test_stopping_gives_a_waiting_shard_back() -> None:
-    loop = make(engine := Backwards())
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(run, loop, [Row("a", 0, "a0", prompt="say")])
+def test_stopping_one_job_gives_its_waiting_shard_back_and_leaves_others_alone() -> None:
+    loop, stopped = make(engine := Backwards()), threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(run, loop, [Row("a", 0, "a0", prompt="say")], is_stopped=stopped.is_set)
         while not engine.asked:
             time.sleep(0.001)
-        loop.stop()
+        stopped.set()
         with pytest.raises(StoppedError):
             waiting.result(timeout=5)
+        assert run(loop, rows("b", 4)) == ["b0", "b1", "b2", "b3"]
+
+
+def test_every_request_has_the_parameters_of_its_shard() -> None:
+    class Seeds(Backwards):
+        def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[RequestOutput]:
+            for request in requests:
+                assert request.params is not None
+                yield RequestOutput(f"{request.id} {request.params.seed}", tag=request.tag)
+
+    loop = make(Seeds())
+    with ThreadPoolExecutor(2) as pool:
+        both = pool.map(lambda seed: run(loop, rows("a", 2), params=GenerationParams(seed=seed)), (1, 2))
+        assert list(both) == [["a0 1", "a1 1"], ["a0 2", "a1 2"]]
 
 
 def test_rows_about_one_image_follow_each_other() -> None:
@@ -148,9 +168,7 @@ def test_looking_ahead_for_images_is_bounded() -> None:
             yield Row("f", n, str(n), image="same" if n in (0, 250) else str(n), prompt="flush")
 
     class Watching(Backwards):
-        def generate(
-            self, requests: Iterable[GenerationRequest], _: GenerationParams
-        ) -> Iterator[RequestOutput]:
+        def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[RequestOutput]:
             for request in requests:
                 ahead.append(len(read) - int(request.id))
                 yield RequestOutput(request.id, tag=request.tag)

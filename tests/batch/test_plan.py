@@ -12,7 +12,8 @@ from fake_backend import FAKE, MakeSpec
 
 from cogbatch.batch.estimate import known_speed, sample_rows
 from cogbatch.batch.identity import identity_without_model
-from cogbatch.batch.job import Plan, check_job, describe, plan_job
+from cogbatch.batch.job import check_job, describe
+from cogbatch.batch.plan import Plan, plan_job
 from cogbatch.batch.spec import JobSpec
 from cogbatch.dataset import RunDirectory, open_dataset
 from cogbatch.dataset.parts import write_part

@@ -15,7 +15,8 @@ import pytest
 from fake_backend import FAKE, REFUSING
 from job_files import ENVIRONMENT, began, driver_of, rows_of, wait_for_worker
 
-from cogbatch.batch.job import plan_job, run_job
+from cogbatch.batch.job import run_job
+from cogbatch.batch.plan import plan_job
 from cogbatch.batch.spec import JobSpec, parse_spec
 from cogbatch.dataset.object_path import ObjectPath
 from cogbatch.dataset.run_directory import RunDirectory

@@ -21,7 +21,8 @@ from fake_backend import FAKE, FakeEngine, MakeSpec
 from job_files import ENVIRONMENT, driver_of, rows_of
 from PIL import Image
 
-from cogbatch.batch.job import plan_job, run_job
+from cogbatch.batch.job import run_job
+from cogbatch.batch.plan import plan_job
 from cogbatch.batch.progress import PlainProgress
 from cogbatch.batch.retry import retry_failed
 from cogbatch.batch.spec import JobSpec, parse_spec

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cogbatch.batch.backend import ReadyModel, WorkerPlan, cogvlm_backend
+from cogbatch.batch.backend import JobPlan, ReadyModel, WorkerPlan, cogvlm_backend
 from cogbatch.batch.weights import ensure_folder, ensure_weights
 from cogbatch.checkpoint.copies import Source
 from cogbatch.checkpoint.folder import ProvenFolder, differing_files, prove_folder
@@ -60,12 +60,10 @@ def copying(master: Path) -> Source:
 def plan_for(folder: ProvenFolder, tmp_path: Path) -> WorkerPlan:
     data = tmp_path / "data.jsonl"
     data.write_text('{"id": 1}\n')
+    dataset = open_dataset(InputOptions(str(data), image_column=None, prompt="say"))
     return WorkerPlan(
-        run_path=str(tmp_path / "run"),
-        dataset=open_dataset(InputOptions(str(data), image_column=None, prompt="say")),
+        jobs=(JobPlan(str(tmp_path / "run"), dataset, "j", GenerationParams()),),
         model=ReadyModel(folder.path, "f", "base", "float32", folders=(folder,)),
-        job_fingerprint="j",
-        params=GenerationParams(),
         device="cpu",
         num_threads=1,
         stall_timeout_s=1.0,

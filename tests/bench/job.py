@@ -196,22 +196,24 @@ def demo_bare(folder: Path, scenes: int) -> Result:
     """One of the two processes; both begin when both are ready. The first has the even shards."""
     from dataclasses import replace
 
-    from cogbatch.batch.job import check_job, worker_plan
+    from cogbatch.batch.job import check_job, job_plan, worker_plan
     from cogbatch.dataset.run_directory import RunDirectory
     from cogbatch.types import GenerationRequest
 
     spec, backend = demo_spec(folder, scenes), cogvlm_backend()
     dataset, shards = check_job(spec, backend)
     model = backend.prepare(spec.model, print)
-    plan = worker_plan(spec, RunDirectory(folder), model, dataset, {"job_fingerprint": "j"})
+    job = job_plan(spec, RunDirectory(folder), dataset, {"job_fingerprint": "j"})
+    plan = worker_plan([job], spec, model)
     engine = Noted(backend.open_engine(replace(plan, num_threads=1), lambda _: None), folder)
     half = 0 if _first(folder / "ready-0") else 1
     (folder / f"ready-{half}").touch()
     while len(list(folder.glob("ready-*"))) < 2:
         time.sleep(0.01)
     rows = (row for shard in shards[half::2] for row in dataset.read(shard))
-    requests = (GenerationRequest(row.id, row.image, row.prompt) for row in rows)
-    return {"items": sum(1 for _ in engine.generate(requests, spec.generation))}
+    params = spec.generation
+    requests = (GenerationRequest(row.id, row.image, row.prompt, params=params) for row in rows)
+    return {"items": sum(1 for _ in engine.generate(requests))}
 
 
 def _first(file: Path) -> bool:
@@ -230,7 +232,7 @@ def noted_cogvlm() -> Backend:
     backend = cogvlm_backend()
 
     def open_engine(plan: Any, on_progress: Any) -> Noted:
-        return Noted(backend.open_engine(plan, on_progress), Path(plan.run_path) / "logs")
+        return Noted(backend.open_engine(plan, on_progress), Path(plan.home) / "logs")
 
     return replace(backend, open_engine=open_engine)
 

@@ -19,14 +19,12 @@ ROWS, STEP_S = 8, 0.005  # of the engine that decodes in steps
 class OneByOne:
     """Sleeps for each item, argument of the prompt, one after the other."""
 
-    def generate(
-        self, requests: Iterable[GenerationRequest], params: GenerationParams
-    ) -> Iterator[RequestOutput]:
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[RequestOutput]:
         for request in requests:
             seconds = float(request.prompt)
             if seconds:
                 time.sleep(seconds)
-            yield answer(request, params)
+            yield answer(request)
 
 
 class InSteps:
@@ -38,9 +36,7 @@ class InSteps:
 
     spent_s = 0.0
 
-    def generate(
-        self, requests: Iterable[GenerationRequest], params: GenerationParams
-    ) -> Iterator[RequestOutput]:
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[RequestOutput]:
         from cogbatch.engine.intake import Intake  # imports torch
 
         intake = Intake(requests, lambda request: int(request.prompt), ahead=16, threads=4)
@@ -60,7 +56,7 @@ class InSteps:
             self.spent_s += STEP_S
             for entry in running:
                 entry[1] -= 1  # type: ignore[operator]
-            yield from (answer(entry[0], params) for entry in running if not entry[1])  # type: ignore[arg-type]
+            yield from (answer(entry[0]) for entry in running if not entry[1])  # type: ignore[arg-type]
             running = [entry for entry in running if entry[1]]
 
 
@@ -72,10 +68,8 @@ class Noted:
         self._first = self._last = 0.0
         self._items = 0
 
-    def generate(
-        self, requests: Iterable[GenerationRequest], params: GenerationParams
-    ) -> Iterator[RequestOutput]:
-        for output in self._engine.generate(self._pull(requests), params):
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[RequestOutput]:
+        for output in self._engine.generate(self._pull(requests)):
             self._last = time.time()
             self._items += 1
             spent_s = getattr(self._engine, "spent_s", 0.0)
@@ -89,8 +83,9 @@ class Noted:
             yield request
 
 
-def answer(request: GenerationRequest, params: GenerationParams) -> RequestOutput:
+def answer(request: GenerationRequest) -> RequestOutput:
     """Candidates of two tokens."""
+    params = request.params or GenerationParams()
     candidates = (Candidate(k, request.id, (5, 2), -0.5, 2, "stop") for k in range(params.num_candidates))
     return RequestOutput(request.id, tuple(candidates), tag=request.tag)
 
@@ -100,7 +95,7 @@ def sleeping(make: Callable[[], EngineLike]) -> Backend:
 
     def open_engine(plan: WorkerPlan, on_progress: Callable[[int], None]) -> EngineLike:
         del on_progress
-        return Noted(make(), Path(plan.run_path) / "logs")
+        return Noted(make(), Path(plan.home) / "logs")
 
     def prepare(spec: ModelSpec, say: Callable[[str], None]) -> ReadyModel:
         del say

@@ -308,6 +308,15 @@ def test_paths_and_odd_ids_are_fine(engine: Engine, tmp_path: Path) -> None:
     assert [output.error for output in outputs] == [None]
 
 
+def test_seconds_of_items_decoded_together_add_up_to_no_more_than_the_time_that_passed(
+    engine: Engine,
+) -> None:
+    begun = time.perf_counter()
+    outputs = list(engine.generate(requests(6), replace(PARAMS, num_candidates=4, ignore_eos=True)))
+    passed_s = time.perf_counter() - begun
+    assert passed_s / 10 < sum(output.seconds for output in outputs) <= passed_s
+
+
 def test_seconds_count_the_prefill(engine: Engine) -> None:
     begun = time.perf_counter()
     output = only(engine.generate(requests(2)[1:], replace(PARAMS, max_new_tokens=1)))

@@ -1,0 +1,97 @@
+"""cogbatch sweep: one job in many settings, and which of them to take."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cogbatch.cli.app import app
+from cogbatch.cli.jobs import Address, Limit, Override, with_flags
+from cogbatch.cli.options import Debug, Json, show
+
+if TYPE_CHECKING:
+    from cogbatch.eval.sweep_table import SweepTable
+
+
+@app.command(no_args_is_help=True)
+def sweep(
+    spec: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep spec.")],
+    overrides: Override = None,
+    address: Address = None,
+    limit: Limit = None,
+    recommend: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FLOORS", help="Name the cheapest point that meets these: 'correct>=0.9,vendi_score>=4'."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and list the points, run nothing.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run one job in many settings over shared workers and compare them; run it again to resume.
+
+    \b
+    cogbatch sweep jobs/demo/sweep.yaml --dry-run
+    cogbatch sweep sweep.yaml --set generation.seed=1 --recommend "correct>=0.9,vendi_score>=4"
+    """
+    del debug
+    from cogbatch.batch.progress import open_progress
+    from cogbatch.batch.sweep import plan_sweep, run_sweep
+    from cogbatch.batch.sweep_spec import load_sweep
+    from cogbatch.errors import JobError
+    from cogbatch.eval import recommend as floors
+    from cogbatch.eval import sweep_files
+
+    given = load_sweep(spec, overrides=with_flags(overrides, address, limit))
+    asked = floors.parse_floors(recommend or [], judged=given.judge is not None)
+    if dry_run:
+        plan = plan_sweep(given)
+        return show(plan.lines(), plan.to_json(), as_json=as_json)
+    progress = open_progress()
+    try:
+        table = run_sweep(given, progress=progress)
+    except KeyboardInterrupt:
+        progress.close()
+        typer.echo("Interrupted. Finished parts are kept; run the same command again to resume.", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        progress.close()
+    lines, result = sweep_files.lines(table), sweep_files.to_json(table)
+    if sys.stdout.isatty():
+        lines = [*lines, *_plot(table)]
+    if asked:
+        found = floors.recommend(table, asked)
+        lines, result = [*lines, *found.lines()], {**result, "recommended": found.to_json()}
+    show([*lines, f"table: {given.path}/table.md"], {**result, "path": given.path}, as_json=as_json)
+    if table.failures:
+        first, reason = next(iter(table.failures.items()))
+        count = len(table.failures)
+        raise JobError(f"{count} of {len(table.points)} points failed; {first}: {reason}")
+    return None
+
+
+def _plot(table: SweepTable) -> list[str]:
+    """Quality against diversity; the points on the front are stars."""
+    import plotext
+
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plot_size(min(plotext.terminal_width() or 80, 90), 20)
+    for on_front, marker, label in ((False, "o", "other points"), (True, "*", "on the front")):
+        places = [
+            (point.mean(table.diversity), point.mean(table.quality))
+            for point in table.points
+            if point.on_front == on_front
+        ]
+        known = [(x, y) for x, y in places if x is not None and y is not None]
+        if known:
+            plotext.scatter([x for x, _ in known], [y for _, y in known], marker=marker, label=label)
+    plotext.xlabel(table.diversity)
+    plotext.ylabel(table.quality)
+    return str(plotext.build()).splitlines()
