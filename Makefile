@@ -1,15 +1,22 @@
-# make demo: install and run the main job. make test: everything that must hold. See README.md.
+# make demo: install and run the main job. make sweep: compare 12 settings. make test: everything that must hold. See README.md.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test test-slow bench bench-quick bench-profile bench-convert bench-job bench-strategies docs lint clean
+.PHONY: demo sweep test test-slow bench bench-quick bench-profile bench-convert bench-job bench-strategies docs lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/cogbatch run jobs/demo/job.yaml
 	$(BIN)/cogbatch report runs/demo
+
+sweep: $(VENV)/installed build/scenes-300.parquet
+	$(BIN)/cogbatch sweep jobs/demo/sweep.yaml
+
+build/scenes-300.parquet: $(VENV)/installed
+	mkdir -p build
+	$(BIN)/python -m jobs.demo.scenes $@ --num-scenes 300 --seed 10000
 
 test: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest

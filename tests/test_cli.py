@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
 COMMANDS = (
     *("convert", "verify", "export-sat", "doctor", "run", "plan", "retry-failed"),
-    *("submit", "logs", "stop", "list", "status", "generate", "show", "report", "export"),
+    *("sweep", "submit", "logs", "stop", "list", "status", "generate", "show", "report", "export"),
 )
 
 

@@ -125,7 +125,7 @@ def markdown(table: SweepTable) -> str:
         " both and better in one. **Bold**: the best of its column. ±: half of the 95 % interval (bootstrap"
         " over items).",
         "",
-        *_grid(["point", *titles, *main, "errors"], first),
+        *_grid(["point", *map(_escaped, titles), *main, "errors"], first),
     ]
     if others:
         rows = [[_escaped(point.name), *(cell(table, point, m) for m in others)] for point in table.points]

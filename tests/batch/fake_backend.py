@@ -43,6 +43,8 @@ class FakeEngine:
         if deed == "needs":  # a file: an error row until it is there, then the deed that follows
             path, _, then = argument.partition(" ")
             deed, _, argument = then.partition(" ") if Path(path).exists() else ("bad", "", "")
+        if deed == "below" and params.temperature >= float(argument):
+            deed, argument = "bad", ""
         if deed == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if deed == "hang":
@@ -93,6 +95,13 @@ def check_params(params: GenerationParams) -> None:
 def refuse(plan: WorkerPlan, _: Callable[[int], None]) -> FakeEngine:
     """A node whose weights are broken."""
     raise CheckpointError(f"{plan.model.path}/model.safetensors differs from its manifest")
+
+
+def note_load(plan: WorkerPlan, on_progress: Callable[[int], None]) -> FakeEngine:
+    """Any node; one line for every load, in the home directory of the workers."""
+    with (RunDirectory(plan.home).logs / "loads.txt").open("a") as log:
+        log.write(f"{plan.model.path}\n")
+    return FakeEngine(plan, on_progress)
 
 
 def refuse_on_node(plan: WorkerPlan, on_progress: Callable[[int], None]) -> FakeEngine:
@@ -160,4 +169,5 @@ def survey(spec: JobSpec, rows: Sequence[Row]) -> Survey | None:
 
 
 FAKE = Backend(check_params, check_model, prepare, FakeEngine, survey)
+NOTING = replace(FAKE, open_engine=note_load)
 REFUSING = replace(FAKE, open_engine=refuse)

@@ -25,12 +25,13 @@ def candidate(index: int, text: str, *, logprob: float = -2.0, num_tokens: int =
     return Candidate(index, text, (7,) * num_tokens, logprob, num_tokens, "stop", lane=index)
 
 
-def output(texts: Sequence[str | Candidate] | RequestError) -> RequestOutput:
+def output(texts: Sequence[str | Candidate] | RequestError, seconds: float = 0.0) -> RequestOutput:
     if isinstance(texts, RequestError):
-        return RequestOutput("", error=texts)
+        return RequestOutput("", error=texts, seconds=seconds)
     return RequestOutput(
         "",
         tuple(candidate(index, text) if isinstance(text, str) else text for index, text in enumerate(texts)),
+        seconds=seconds,
     )
 
 
@@ -48,6 +49,7 @@ def write_run(
     written_s: Sequence[float] | None = None,
     images: Sequence[bytes | str | None] | None = None,
     prompts: Sequence[str] | None = None,
+    seconds: Sequence[float] | None = None,
 ) -> Path:
     """The path of a run over images 0.png, 1.png ... (2, 4, 6 ... pixels wide), one item per output.
 
@@ -56,6 +58,7 @@ def write_run(
         carried: columns with a value for each item. generation: of the spec, over what it has.
         written_s: when each part was written.
         images: file content, or the value of the image column, of each item; None for text only.
+        seconds: of each item.
     """
     data = folder / "data"
     data.mkdir(parents=True)
@@ -103,7 +106,12 @@ def write_run(
     for shard in shards[:done]:
         model = models[shard.index] if models else MODEL
         records = [
-            record(row, output(outputs[row.input_row]), model_fingerprint=model, job_fingerprint="j")
+            record(
+                row,
+                output(outputs[row.input_row], seconds[row.input_row] if seconds else 0.0),
+                model_fingerprint=model,
+                job_fingerprint="j",
+            )
             for row in dataset.read(shard)
         ]
         now_s = written_s[shard.index] if written_s else None
