@@ -8,6 +8,7 @@ import pyarrow.dataset
 import pytest
 import yaml
 
+from cogbatch.batch.sweep_spec import SweepSpec, parse_sweep
 from cogbatch.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +27,7 @@ def test_every_command_exists() -> None:
     }
     used = set(re.findall(r"bin/cogbatch ([a-z-]+) ", README))
     assert used <= commands
-    assert {"convert", "run", "plan", "generate", "report"} <= used
+    assert {"convert", "run", "plan", "generate", "report", "sweep"} <= used
 
 
 def test_the_demo_job_is_the_documented_one() -> None:
@@ -39,6 +40,17 @@ def test_the_demo_job_is_the_documented_one() -> None:
         "max_new_tokens": 64,
         "seed": 0,
     }
+
+
+def test_every_key_of_a_sweep_is_documented_and_its_examples_are_valid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs/sweeps.md").read_text()
+    documented = set(re.findall(r"^\| `([a-z.]+)` \|", text, flags=re.MULTILINE))
+    assert documented >= set(SweepSpec.model_fields) - {"output"} | {"output.path"}
+    for example in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL):
+        parse_sweep(yaml.safe_load(example))
 
 
 @pytest.mark.slow

@@ -73,6 +73,7 @@ class WorkerPlan:
             home directory before it loads anything.
         cluster: who else works on a node.
         isolated: the shards are single items, one at a time, written to staging instead of parts/.
+        label: what metrics call the whole of it.
     """
 
     jobs: tuple[JobPlan, ...]
@@ -83,6 +84,7 @@ class WorkerPlan:
     probe: str
     cluster: ClusterSpec = field(default_factory=ClusterSpec)
     isolated: bool = False
+    label: str = ""
 
     @property
     def home(self) -> str:

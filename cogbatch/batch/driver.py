@@ -158,7 +158,7 @@ class Driver:
             self._give_up_jobs()
             if all(self._jobs[number].failure for number in {task.job for task in tasks}):
                 thread.join(STOP_WAIT_S)
-                return
+                break
             self._stop_if_no_node_is_left(thread)
             self._stop_if_nothing_can_be_written(thread)
             self._say_if_nobody_works()

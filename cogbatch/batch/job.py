@@ -25,6 +25,7 @@ from cogbatch.batch.tally import Tally, over_rate, too_many_errors
 from cogbatch.dataset.dataset import Dataset, open_dataset
 from cogbatch.dataset.known import known_input
 from cogbatch.dataset.listing import save_listing
+from cogbatch.dataset.object_path import place_of
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.run_lock import Guard
 from cogbatch.dataset.shards import Shard, grid_to_json
@@ -197,8 +198,11 @@ def job_plan(spec: JobSpec, run: RunDirectory, dataset: Dataset, job: Mapping[st
     return JobPlan(str(run.path), dataset, job["job_fingerprint"], spec.generation)
 
 
-def worker_plan(jobs: Sequence[JobPlan], spec: JobSpec, model: ReadyModel) -> WorkerPlan:
-    """What workers are told; spec: that of any of the jobs, whose model, cluster and errors are the same."""
+def worker_plan(jobs: Sequence[JobPlan], spec: JobSpec, model: ReadyModel, *, label: str = "") -> WorkerPlan:
+    """What workers are told; spec: that of any of the jobs, whose model, cluster and errors are the same.
+
+    label: for metrics; empty: the name of the first run directory.
+    """
     return WorkerPlan(
         jobs=tuple(jobs),
         model=model,
@@ -207,18 +211,25 @@ def worker_plan(jobs: Sequence[JobPlan], spec: JobSpec, model: ReadyModel) -> Wo
         stall_timeout_s=spec.errors.stall_timeout_s,
         probe=secrets.token_hex(16),
         cluster=spec.cluster,
+        label=label or place_of(jobs[0].run_path).name,
     )
 
 
 def run_missing(
-    jobs: Sequence[Ongoing], spec: JobSpec, model: ReadyModel, *, backend: Backend, progress: Progress
+    jobs: Sequence[Ongoing],
+    spec: JobSpec,
+    model: ReadyModel,
+    *,
+    backend: Backend,
+    progress: Progress,
+    label: str = "",
 ) -> Status:
     """Starts or joins Ray, blocks until nothing is missing, and leaves Ray as it was.
 
     A job that is given up while others go on has its `failure` set.
 
     Args:
-        jobs: all with this model and the settings of workers in spec.
+        jobs: all with this model and the settings of workers in spec. label: see worker_plan.
 
     Raises JobError: none of them can go on.
     """
@@ -226,7 +237,7 @@ def run_missing(
     from cogbatch.batch.cluster import connected
     from cogbatch.batch.driver import Driver
 
-    plan = worker_plan([job.plan for job in jobs], spec, model)
+    plan = worker_plan([job.plan for job in jobs], spec, model, label=label)
     home = RunDirectory(plan.home)
     try:
         shares_all = spec.cluster.address == "local"

@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 
 class WorkerMetrics:
-    """Counters of one worker process. Every metric has the tag `run`, the name of the run directory.
+    """Counters of one worker process. Every metric has the tag `run`, the name of the run directory or sweep.
 
     items and candidates finished; tokens generated, kept or not; errors by stage; seconds by stage: `load`
     (weights), `read` (rows of shards), `generate` (the engine at work) and `write` (parts). Rows of a shard

@@ -32,7 +32,7 @@ from cogbatch.errors import CogbatchError, JobError
 from cogbatch.eval.judge import load_function
 from cogbatch.eval.sweep_files import write_table
 from cogbatch.eval.sweep_table import PointRun, SweepTable, tabulate
-from cogbatch.redact import without_secrets
+from cogbatch.redact import sayable
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def plan_sweep(sweep: Sweep, *, backend: Backend | None = None) -> SweepPlan:
                 "missing_shards": len(one.shards if missing is None else missing),
             }
         )
-    return SweepPlan(sweep.name, without_secrets(sweep.path), tuple(points))
+    return SweepPlan(sweep.name, sayable(sweep.path), tuple(points))
 
 
 def run_sweep(
@@ -109,7 +109,7 @@ def run_sweep(
         opened = _open(checked, models, locks, progress.say)
         _leave_spec(sweep, folder, opened)
         log = RunDirectory(folder).logs / "ray.log"
-        failures = run_points(opened, log=log, backend=backend, progress=progress)
+        failures = run_points(opened, name=folder.name, log=log, backend=backend, progress=progress)
         for point in opened:
             if point.name not in failures:
                 try:

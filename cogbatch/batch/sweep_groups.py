@@ -36,11 +36,14 @@ class OpenPoint:
 
 
 def run_points(
-    points: Sequence[OpenPoint], *, log: Path, backend: Backend, progress: Progress
+    points: Sequence[OpenPoint], *, name: str, log: Path, backend: Backend, progress: Progress
 ) -> dict[str, str]:
     """Blocks until nothing is missing; returns why points failed, by name. Without work no Ray is started.
 
     A point that is given up, or whose group finds no worker, does not keep the others from going on.
+
+    Args:
+        name: of the sweep, for metrics. log: of Ray.
     """
     todo = [point for point in points if point.started.missing]
     if not todo:
@@ -58,16 +61,20 @@ def run_points(
     failures: dict[str, str] = {}
     with connected(_widest([point.started.spec.cluster for point in todo]), log=log):
         for group in groups.values():
-            failed = _run_group(group, backend=backend, progress=_of_all(progress, points, group, rows))
+            seen = _of_all(progress, points, group, rows)
+            failed = _run_group(group, name=name, backend=backend, progress=seen)
             failures |= failed
             rows |= {p.name: p.started.dataset.num_rows for p in group if p.name not in failed}
     return failures
 
 
-def _run_group(group: Sequence[OpenPoint], *, backend: Backend, progress: Progress) -> dict[str, str]:
+def _run_group(
+    group: Sequence[OpenPoint], *, name: str, backend: Backend, progress: Progress
+) -> dict[str, str]:
     jobs = [point.started.ongoing(point.guard) for point in group]
+    spec, model = group[0].started.spec, group[0].model
     try:
-        run_missing(jobs, group[0].started.spec, group[0].model, backend=backend, progress=progress)
+        run_missing(jobs, spec, model, backend=backend, progress=progress, label=name)
     except JobError as err:
         return {job.name: str(job.failure or err) for job in jobs if job.failure or job.missing()}
     return {job.name: str(job.failure) for job in jobs if job.failure}

@@ -28,7 +28,7 @@ from cogbatch.batch.spec import (
 from cogbatch.errors import JobError
 from cogbatch.eval.judge import JudgeOptions
 from cogbatch.eval.metric_names import why_unknown
-from cogbatch.redact import without_secrets
+from cogbatch.redact import sayable
 
 MAX_POINTS = 1_000
 MAX_NAME = 80  # characters; also what a file system and a terminal bear
@@ -166,7 +166,7 @@ def _name_of(overrides: Mapping[str, Any]) -> str:
 def _word(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    return without_secrets(value) if isinstance(value, str) else _json(value)
+    return sayable(value) if isinstance(value, str) else _json(value)
 
 
 def _wrong_keys(
@@ -279,7 +279,7 @@ def _shown(value: Any) -> Any:
         return {str(key): _shown(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_shown(inner) for inner in value]
-    return without_secrets(value) if isinstance(value, str) else value
+    return sayable(value) if isinstance(value, str) else value
 
 
 def _json(value: Any) -> str:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -154,7 +153,7 @@ class ShardWorker:
             return self._loop
 
     def _load(self) -> EngineLoop:
-        self._metrics = WorkerMetrics(Path(self._plan.home).name)
+        self._metrics = WorkerMetrics(self._plan.label)
         threading.Thread(target=self._report, name="reporter", daemon=True).start()
         # Waited for: a death while loading says nothing about any shard, and much about this node.
         handle = ray.get_runtime_context().current_actor
