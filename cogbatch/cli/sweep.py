@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cogbatch.cli.app import app
 from cogbatch.cli.jobs import Address, Limit, Override, with_flags
 from cogbatch.cli.options import Debug, Json, show
-
-if TYPE_CHECKING:
-    from cogbatch.eval.sweep_table import SweepTable
 
 
 @app.command(no_args_is_help=True)
@@ -64,7 +62,9 @@ def sweep(
         progress.close()
     lines, result = sweep_files.lines(table), sweep_files.to_json(table)
     if sys.stdout.isatty():
-        lines = [*lines, *_plot(table)]
+        from cogbatch.cli.scatter import scatter
+
+        lines += scatter(table, width=shutil.get_terminal_size().columns)
     if asked:
         found = floors.recommend(table, asked)
         lines, result = [*lines, *found.lines()], {**result, "recommended": found.to_json()}
@@ -74,24 +74,3 @@ def sweep(
         count = len(table.failures)
         raise JobError(f"{count} of {len(table.points)} points failed; {first}: {reason}")
     return None
-
-
-def _plot(table: SweepTable) -> list[str]:
-    """Quality against diversity; the points on the front are stars."""
-    import plotext
-
-    plotext.clear_figure()
-    plotext.theme("clear")
-    plotext.plot_size(min(plotext.terminal_width() or 80, 90), 20)
-    for on_front, marker, label in ((False, "o", "other points"), (True, "*", "on the front")):
-        places = [
-            (point.mean(table.diversity), point.mean(table.quality))
-            for point in table.points
-            if point.on_front == on_front
-        ]
-        known = [(x, y) for x, y in places if x is not None and y is not None]
-        if known:
-            plotext.scatter([x for x, _ in known], [y for _, y in known], marker=marker, label=label)
-    plotext.xlabel(table.diversity)
-    plotext.ylabel(table.quality)
-    return str(plotext.build()).splitlines()

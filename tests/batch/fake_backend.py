@@ -97,6 +97,11 @@ def refuse(plan: WorkerPlan, _: Callable[[int], None]) -> FakeEngine:
     raise CheckpointError(f"{plan.model.path}/model.safetensors differs from its manifest")
 
 
+def refuse_broken(plan: WorkerPlan, on_progress: Callable[[int], None]) -> FakeEngine:
+    """One model that no node can load."""
+    return refuse(plan, on_progress) if plan.model.path == "broken" else FakeEngine(plan, on_progress)
+
+
 def note_load(plan: WorkerPlan, on_progress: Callable[[int], None]) -> FakeEngine:
     """Any node; one line for every load, in the home directory of the workers."""
     with (RunDirectory(plan.home).logs / "loads.txt").open("a") as log:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from fake_backend import FAKE, NOTING, REFUSING, prepare
+from fake_backend import FAKE, NOTING, REFUSING, prepare, refuse_broken
 from job_files import ENVIRONMENT, began, rows_of, wait_for_worker
 
 from cogbatch.batch.backend import ReadyModel
@@ -277,12 +277,3 @@ def test_a_group_whose_workers_cannot_start_fails_and_the_others_go_on(tmp_path:
     assert list(table.failures) == ["checkpoint-broken"]
     assert "no worker can start: " in table.failures["checkpoint-broken"]
     assert table.points[1].items == 4
-
-
-def refuse_broken(plan: Any, on_progress: Any) -> Any:
-    """One model that no node can load."""
-    return (
-        REFUSING.open_engine(plan, on_progress)
-        if plan.model.path == "broken"
-        else FAKE.open_engine(plan, on_progress)
-    )
