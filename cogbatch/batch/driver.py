@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from cogbatch.batch.ongoing import Ongoing
 from cogbatch.batch.passes import run_pass
 from cogbatch.batch.progress import Progress, Status
 from cogbatch.batch.room import fits, no_room
-from cogbatch.batch.task import Task, TaskKey
+from cogbatch.batch.task import Missing, Task, TaskKey, in_turn
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.shards import MAX_SHARDS, Shard
 from cogbatch.errors import JobError
@@ -37,8 +37,6 @@ MAX_UNWRITTEN = 8  # parts in a row, each tried for some seconds
 BARREN_PASSES = 3  # passes in a row in which nothing was finished and nothing was learned
 WORKERLESS_S = 30.0  # before a word is said about it
 SILENT_GRACE_S = 60.0  # a worker's own stall timer comes first
-
-Missing = Mapping[int, tuple[Shard, ...]]  # by the place of the job; no job without a shard
 
 
 class Driver:
@@ -105,14 +103,14 @@ class Driver:
     def _one_round(self, missing: Missing) -> None:
         whole = [
             Task(number, shard, str(self._jobs[number].work.parts))
-            for number, shard in _in_turn(missing)
+            for number, shard in in_turn(missing)
             if self._attempts[TaskKey(number, shard.part_name)] < self._shard_attempts
         ]
         if whole:
             self._pass(whole[:MAX_SHARDS], self._plan)
             return
         left = []
-        for number, shard in _in_turn(missing):
+        for number, shard in in_turn(missing):
             job = self._jobs[number]
             for item in job.work.missing_staged(shard, job_fingerprint=job.plan.fingerprint):
                 key = _item_key(number, item)
@@ -127,7 +125,7 @@ class Driver:
                     left.append(Task(number, item, str(job.work.staging(shard))))
         if left:
             self._pass(left[:MAX_SHARDS], replace(self._plan, isolated=True))
-        for number, shard in _in_turn(missing):
+        for number, shard in in_turn(missing):
             job = self._jobs[number]
             if not job.failure:
                 job.work.commit_staged(shard, job_fingerprint=job.plan.fingerprint)
@@ -251,21 +249,6 @@ class Driver:
             nodes = list(living_nodes().values())
             reason = no_room(nodes, self._plan.cluster, node_types=node_types())
             self._progress.say(f"waiting for a worker: {reason or 'what it needs may be in use by others'}")
-
-
-def _in_turn(missing: Missing) -> Iterator[tuple[int, Shard]]:
-    """(job, shard), the jobs side by side, each shard beginning with another of them.
-
-    So jobs over one input read the same rows at about the same time and share the prefill of their images,
-    and none of them is always the one that pays for it.
-    """
-    by_index: dict[int, list[tuple[int, Shard]]] = {}
-    for number, shards in missing.items():
-        for shard in shards:
-            by_index.setdefault(shard.index, []).append((number, shard))
-    for index, group in sorted(by_index.items()):
-        start = index % len(group)
-        yield from (*group[start:], *group[:start])
 
 
 def _count(missing: Missing) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from cogbatch.dataset.shards import Shard
+
+Missing = Mapping[int, tuple[Shard, ...]]  # by the place of the job; no job without a shard
 
 
 class TaskKey(NamedTuple):
@@ -37,3 +40,18 @@ class Task:
     def from_json(cls, text: str) -> Task:
         value = json.loads(text)
         return cls(value["job"], Shard.from_json(value["shard"]), value["folder"])
+
+
+def in_turn(missing: Missing) -> Iterator[tuple[int, Shard]]:
+    """(job, shard), the jobs side by side, each shard beginning with another of them.
+
+    So jobs over one input read the same rows at about the same time and share the prefill of their images,
+    and none of them is always the one that pays for it.
+    """
+    by_index: dict[int, list[tuple[int, Shard]]] = {}
+    for number, shards in missing.items():
+        for shard in shards:
+            by_index.setdefault(shard.index, []).append((number, shard))
+    for index, group in sorted(by_index.items()):
+        start = index % len(group)
+        yield from (*group[start:], *group[:start])
