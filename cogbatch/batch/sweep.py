@@ -28,7 +28,7 @@ from cogbatch.dataset.dataset import Dataset
 from cogbatch.dataset.object_path import Place, make_folder, place_of
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.shards import Shard
-from cogbatch.errors import CogbatchError, JobError
+from cogbatch.errors import CogbatchError, JobError, RunDirectoryError
 from cogbatch.eval.judge import load_function
 from cogbatch.eval.sweep_files import write_table
 from cogbatch.eval.sweep_table import PointRun, SweepTable, tabulate
@@ -138,7 +138,9 @@ def _remembering(backend: Backend) -> Backend:
 
 
 def _check(sweep: Sweep, backend: Backend, opening: OpenInput) -> list[_Checked]:
-    """All points, each with what is wrong with it. Raises JobError that says so for all."""
+    """All points with their inputs. Raises JobError that says what is wrong with any of them."""
+    if (place_of(sweep.path) / "job.json").exists():
+        raise RunDirectoryError(f"{sweep.path} is the run directory of a job; use another output.path")
     if sweep.judge is not None and sweep.judge.checker is not None:
         load_function(sweep.judge.checker)
     checked, wrong = [], {}

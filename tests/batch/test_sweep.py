@@ -197,6 +197,14 @@ def test_a_checker_that_is_not_there_is_said_before_anything_runs(tmp_path: Path
         plan_sweep(sweep, backend=FAKE)
 
 
+def test_the_directory_of_a_job_is_no_place_for_a_sweep(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, ["say"], points=[{}])
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "job.json").touch()
+    with pytest.raises(RunDirectoryError, match="is the run directory of a job; use another"):
+        plan_sweep(sweep, backend=FAKE)
+
+
 def test_two_names_of_one_model_are_one_job(tmp_path: Path) -> None:
     def same(spec: Any, say: Any) -> ReadyModel:
         return replace(prepare(spec, say), path="m", fingerprint="f")
