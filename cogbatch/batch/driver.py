@@ -112,17 +112,18 @@ class Driver:
         left = []
         for number, shard in in_turn(missing):
             job = self._jobs[number]
+            folder = job.work.staging(shard)
             for item in job.work.missing_staged(shard, job_fingerprint=job.plan.fingerprint):
                 key = _item_key(number, item)
                 if self._attempts[key] >= self._shard_attempts:
                     job.blame(
                         item,
-                        folder=job.work.staging(shard),
+                        folder=folder,
                         model_fingerprint=self._plan.model.fingerprint,
                         message=f"failed {self._attempts[key]} times alone in a worker: {self._reasons[key]}",
                     )
                 else:
-                    left.append(Task(number, item, str(job.work.staging(shard))))
+                    left.append(Task(number, item, str(folder)))
         if left:
             self._pass(left[:MAX_SHARDS], replace(self._plan, isolated=True))
         for number, shard in in_turn(missing):
@@ -173,8 +174,9 @@ class Driver:
                 self._progress.say(f"a node is left out: {line}")
         self._seen, self._refusals = seen, seen.refusals
         counts = [job.counts(seen.tallies.get(number)) for number, job in enumerate(self._jobs)]
+        goes_on = not all(job.failure for job in self._jobs)  # then of the others only
         totals = [
-            count.rows if job.failure else job.rows_total
+            count.rows if job.failure and goes_on else job.rows_total
             for job, count in zip(self._jobs, counts, strict=True)
         ]
         return Status(
@@ -187,7 +189,10 @@ class Driver:
             loading=seen.loading,
             seconds=time.monotonic() - self._began,
             jobs=len(self._jobs),
-            jobs_done=sum(count.rows == total for count, total in zip(counts, totals, strict=True)),
+            jobs_done=sum(
+                not job.failure and count.rows >= job.rows_total
+                for job, count in zip(self._jobs, counts, strict=True)
+            ),
         )
 
     def _knowledge(self, missing: Missing) -> tuple[int, ...]:

@@ -79,6 +79,7 @@ class Ongoing:
             self.guard()
         except RunDirectoryError as err:
             self.failure = err
+            return
         counts = self.counts(seen)
         if counts.rows < self.rows_total and over_rate(counts, self.max_error_rate):
             self.failure = too_many_errors(counts, self.max_error_rate, finished=False)

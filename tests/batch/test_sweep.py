@@ -139,7 +139,8 @@ def test_a_point_with_too_many_errors_fails_alone(swept: Swept) -> None:
 def test_progress_is_that_of_all_points(swept: Swept) -> None:
     last = swept.progress.last
     assert last is not None
-    assert (last.jobs, last.jobs_done >= 3) == (4, True)
+    assert last.jobs == 4
+    assert last.jobs_done in (3, 4), "the hot one may come to its end before it is judged"
     assert last.line().startswith(f"{last.jobs_done}/4 points  ")
     assert last.rows >= 360
 
