@@ -143,10 +143,14 @@ def start_job(
     return StartedJob(spec, run, dataset, job, count_parts(run.parts, footers), missing)
 
 
-def open_input(options: InputOptions, shard_size: int | Literal["auto"]) -> tuple[Dataset, tuple[Shard, ...]]:
-    """The opened input and its shards. Raises DatasetError."""
-    dataset = open_dataset(options)
-    return dataset, dataset.shards(shard_size)
+def open_input(spec: JobSpec) -> tuple[Dataset, tuple[Shard, ...]]:
+    """The opened input and its shards; what an earlier start found there is not looked for again.
+
+    Raises DatasetError.
+    """
+    known = known_input(RunDirectory(spec.output.path).read_job(), spec.input)
+    dataset = open_dataset(spec.input, known=known)
+    return dataset, dataset.shards(spec.output.shard_size)
 
 
 def check_job(

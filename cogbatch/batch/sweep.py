@@ -6,7 +6,7 @@ What lies in the points' directories is the only state: running a sweep again do
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -16,10 +16,10 @@ import yaml
 
 from cogbatch.batch.backend import Backend, ReadyModel, cogvlm_backend
 from cogbatch.batch.identity import fingerprint, job_identity
-from cogbatch.batch.job import OpenInput, check_job, open_input, start_job
+from cogbatch.batch.job import check_job, open_input, start_job
 from cogbatch.batch.plan import missing_shards
 from cogbatch.batch.progress import Progress, Silent
-from cogbatch.batch.spec import all_mistakes
+from cogbatch.batch.spec import JobSpec, all_mistakes
 from cogbatch.batch.stored import stored_spec
 from cogbatch.batch.sweep_groups import OpenPoint, run_points
 from cogbatch.batch.sweep_spec import Point, Sweep, said_once
@@ -75,7 +75,7 @@ class _Checked:
 def plan_sweep(sweep: Sweep, *, backend: Backend | None = None) -> SweepPlan:
     """Everything that can be checked and counted without weights and without Ray. Raises: as run_sweep."""
     points = []
-    for one in _check(sweep, _remembering(backend or cogvlm_backend()), cache(open_input)):
+    for one in _check(sweep, _remembering(backend or cogvlm_backend())):
         run = RunDirectory(one.point.spec.output.path)
         missing = missing_shards(one.point.spec, run, one.dataset, one.shards)
         points.append(
@@ -101,7 +101,7 @@ def run_sweep(
         CogbatchError: whatever can be known before Ray is started, all points at once; or the judge failed.
     """
     progress, backend = progress or Silent(), _remembering(backend or cogvlm_backend())
-    checked = _check(sweep, backend, cache(open_input))
+    checked = _check(sweep, backend)
     models = {one.point.name: backend.prepare(one.point.spec.model, progress.say) for one in checked}
     _refuse_equal(checked, models)
     folder = place_of(sweep.path)
@@ -137,12 +137,21 @@ def _remembering(backend: Backend) -> Backend:
     return replace(backend, check_model=cache(backend.check_model), prepare=cache(backend.prepare))
 
 
-def _check(sweep: Sweep, backend: Backend, opening: OpenInput) -> list[_Checked]:
+def _check(sweep: Sweep, backend: Backend) -> list[_Checked]:
     """All points with their inputs. Raises JobError that says what is wrong with any of them."""
     if (place_of(sweep.path) / "job.json").exists():
         raise RunDirectoryError(f"{sweep.path} is the run directory of a job; use another output.path")
     if sweep.judge is not None and sweep.judge.checker is not None:
         load_function(sweep.judge.checker)
+    inputs: dict[Hashable, tuple[Dataset, tuple[Shard, ...]]] = {}
+
+    def opening(spec: JobSpec) -> tuple[Dataset, tuple[Shard, ...]]:
+        """Once for all points over it."""
+        key = (spec.input, spec.output.shard_size)
+        if key not in inputs:
+            inputs[key] = open_input(spec)
+        return inputs[key]
+
     checked, wrong = [], {}
     for point in sweep.points:
         try:
