@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import pytest
 
@@ -126,16 +127,26 @@ def test_a_failing_engine_is_reported_once_and_loses_nothing_silently(fail_at: i
     assert [str(err) for err in crashed] == ["out of memory"]
 
 
-def test_stopping_one_job_gives_its_waiting_shard_back_and_leaves_others_alone() -> None:
-    loop, stopped = make(engine := Backwards()), threading.Event()
+def test_stopping_one_job_gives_its_shard_back_and_leaves_others_alone() -> None:
+    loop, stopped, ended = make(engine := Backwards()), threading.Event(), threading.Event()
+
+    def endless() -> Iterator[Row]:
+        for n in count():
+            time.sleep(0.001)
+            yield Row("a", n, f"a{n}", prompt="say")
+
     with ThreadPoolExecutor(2) as pool:
-        waiting = pool.submit(run, loop, [Row("a", 0, "a0", prompt="say")], is_stopped=stopped.is_set)
+        waiting = pool.submit(run, loop, endless(), is_stopped=stopped.is_set)
         while not engine.asked:
             time.sleep(0.001)
         stopped.set()
         with pytest.raises(StoppedError):
-            waiting.result(timeout=5)
-        assert run(loop, rows("b", 4)) == ["b0", "b1", "b2", "b3"]
+            waiting.result(timeout=10)
+        other = pool.submit(run, loop, rows("b", 4), is_stopped=ended.is_set)
+        try:
+            assert other.result(timeout=10) == ["b0", "b1", "b2", "b3"]
+        finally:
+            ended.set()
 
 
 def test_every_request_has_the_parameters_of_its_shard() -> None:

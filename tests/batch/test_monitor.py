@@ -156,10 +156,10 @@ def test_parts_of_the_same_name_are_counted_for_their_own_job() -> None:
     monitor, other = Monitor(RUN), S1._replace(job=1)
     monitor.begin(ANN, S1, [None])
     monitor.begin(ANN, other, [None])
-    monitor.end(ANN, S1, Tally(rows=4))
-    monitor.beat(ANN, {other: Tally(rows=1)}, 0)
-    assert {job: tally.rows for job, tally in monitor.snapshot().tallies.items()} == {0: 4, 1: 1}
-    assert list(monitor.close_pass(["node-a"])) == [other]
+    monitor.end(ANN, other, Tally(rows=4))
+    monitor.beat(ANN, {S1: Tally(rows=1)}, 0)
+    assert {job: tally.rows for job, tally in monitor.snapshot().tallies.items()} == {1: 4, 0: 1}
+    assert list(monitor.close_pass(["node-a"])) == [S1]
 
 
 def test_a_probe_is_seen_only_with_its_token(tmp_path: Path) -> None:
