@@ -101,8 +101,9 @@ class Driver:
         return {number: shards for number, shards in found.items() if shards}
 
     def _one_round(self, missing: Missing) -> None:
+        parts = [str(job.work.parts) for job in self._jobs]
         whole = [
-            Task(number, shard, str(self._jobs[number].work.parts))
+            Task(number, shard, parts[number])
             for number, shard in in_turn(missing)
             if self._attempts[TaskKey(number, shard.part_name)] < self._shard_attempts
         ]

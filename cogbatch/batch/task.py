@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby, repeat
 from typing import NamedTuple
 
 from cogbatch.dataset.shards import Shard
@@ -19,7 +21,7 @@ class TaskKey(NamedTuple):
     part: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be 100,000
 class Task:
     """One call of a worker. folder: that the part is written to."""
 
@@ -48,10 +50,14 @@ def in_turn(missing: Missing) -> Iterator[tuple[int, Shard]]:
     So jobs over one input read the same rows at about the same time and share the prefill of their images,
     and none of them is always the one that pays for it.
     """
-    by_index: dict[int, list[tuple[int, Shard]]] = {}
-    for number, shards in missing.items():
-        for shard in shards:
-            by_index.setdefault(shard.index, []).append((number, shard))
-    for index, group in sorted(by_index.items()):
+    jobs = [
+        zip(repeat(number), shards, strict=False) for number, shards in missing.items()
+    ]  # in order, as the grid is
+    for index, found in groupby(heapq.merge(*jobs, key=_index), key=_index):
+        group = list(found)
         start = index % len(group)
         yield from (*group[start:], *group[:start])
+
+
+def _index(pair: tuple[int, Shard]) -> int:
+    return pair[1].index

@@ -23,4 +23,4 @@ def test_jobs_stand_side_by_side_and_each_shard_begins_with_another() -> None:
 
 
 def test_the_shards_of_one_job_stay_in_order() -> None:
-    assert list(in_turn({0: (C, A, B)})) == [(0, A), (0, B), (0, C)]
+    assert list(in_turn({0: (A, B, C)})) == [(0, A), (0, B), (0, C)]
