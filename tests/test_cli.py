@@ -168,6 +168,22 @@ for number, command in enumerate(json.loads(sys.argv[1])):
 """
 
 
+def test_a_sweep_is_checked_and_listed_without_running(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    there = ("--set", "input.path=jobs/demo/data/*.parquet", "--set", f"output.path={tmp_path / 's'}")
+    sweep = ("sweep", "jobs/demo/sweep.yaml", *there, "--limit", "8")
+    code, out, err = call(capsys, *sweep, "--dry-run", "--json")
+    result = json.loads(out.splitlines()[-1])
+    assert (code, err, len(result["points"])) == (0, "", 12)
+    assert {point["rows"] for point in result["points"]} == {8}
+    code, out, err = call(capsys, *sweep, "--recommend", "corect>=0.9")
+    assert (code, out) == (1, "")
+    assert err == "Error: --recommend 'corect>=0.9': corect: is no metric (did you mean correct?)\n"
+    assert not (tmp_path / "s").exists()
+
+
 @pytest.mark.ray
 def test_from_a_sat_checkpoint_to_parts_and_one_answer(tmp_path: Path, tokenizer_dir: Path) -> None:
     """convert, plan, run, run again, generate: the road through the house, on a real (tiny, random) model."""
