@@ -2,7 +2,8 @@
 
     python -m tests.recount runs/demo-sweep jobs.demo.check:check
 
-The checker is the user's; texts are taken to be English. Prints how many numbers agree.
+The checker is the user's. Texts are taken to be English, or Chinese, of which every character is a word.
+Prints how many numbers agree.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def recount(run: Path, check: Callable[..., Any]) -> dict[str, float]:
             "seconds_per_item": row["seconds"],
         }
         for n in (1, 2, 3):
-            words = [re.findall(r"[a-z0-9'-]+", text) for text in texts]
+            words = [re.findall(r"[\u4e00-\u9fff]|[a-z0-9'-]+", text) for text in texts]
             runs = [tuple(text[start : start + n]) for text in words for start in range(len(text) - n + 1)]
             item[f"distinct_{n}"] = len(set(runs)) / len(runs)
         for size in range(1, k + 1):
