@@ -18,6 +18,7 @@ import typer
 import yaml
 
 from cogbatch.batch.spec import JobSpec, load_spec, parse_generation, parse_spec
+from cogbatch.batch.sweep_spec import parse_sweep
 from cogbatch.cli import app
 from cogbatch.decoding.params import check_params
 from cogbatch.decoding.registry import strategy_names
@@ -145,8 +146,11 @@ def test_a_block_that_is_not_checked_gives_a_reason(page: str) -> None:
     "block", [b for page in PAGES for b in blocks(page, "yaml") if b.mark != "not checked"], ids=str
 )
 def test_every_spec_is_one(block: Block) -> None:
-    """A page may show a part of a spec: what is required and not shown is filled in."""
+    """A page may show a part of a job's spec: what is required and not shown is filled in. Or a sweep's."""
     tree = yaml.safe_load(block.text)
+    if "job" in tree:
+        parse_sweep(tree, where=str(block))
+        return
     assert set(tree) <= set(JobSpec.model_fields), f"{block}: no keys of a job"
     filled = {
         name: {**SECTIONS.get(name, {}), **tree.get(name, {})} for name in {*SECTIONS, *tree} - {"name"}

@@ -8,7 +8,7 @@ import pyarrow.dataset
 import pytest
 import yaml
 
-from cogbatch.batch.sweep_spec import SweepSpec, parse_sweep
+from cogbatch.batch.sweep_spec import SweepSpec
 from cogbatch.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -42,15 +42,10 @@ def test_the_demo_job_is_the_documented_one() -> None:
     }
 
 
-def test_every_key_of_a_sweep_is_documented_and_its_examples_are_valid(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(ROOT)
+def test_every_key_of_a_sweep_is_documented() -> None:
     text = (ROOT / "docs/sweeps.md").read_text()
     documented = set(re.findall(r"^\| `([a-z.]+)` \|", text, flags=re.MULTILINE))
     assert documented >= set(SweepSpec.model_fields) - {"output"} | {"output.path"}
-    for example in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL):
-        parse_sweep(yaml.safe_load(example))
 
 
 @pytest.mark.slow
