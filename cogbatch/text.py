@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 
 FINAL_PUNCTUATION = ".,;:!?。、"  # after NFKC, which maps full-width forms and the ellipsis to these
 # Ideographs (extensions A to H, the iteration mark) and kana: scripts that put no blanks between words.
@@ -40,20 +39,6 @@ def tokens(text: str) -> list[str]:
     "a well-lit cat's 红猫" -> ["a", "well-lit", "cat's", "红", "猫"].
     """
     return TOKEN.findall(text)
-
-
-def unlike(first: str, text: str) -> list[tuple[int, int]]:
-    """Where text has words that first lacks at that place: (begin, end) of each run, in characters.
-
-    "a red cube", "a big red ball" -> [(2, 5), (10, 14)]. Case and punctuation do not count.
-    """
-    words = list(TOKEN.finditer(text))
-    one, other = [word.casefold() for word in tokens(first)], [word[0].casefold() for word in words]
-    return [
-        (words[begin].start(), words[end - 1].end())
-        for kind, _, _, begin, end in SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
-        if kind in ("replace", "insert")
-    ]
 
 
 def ngrams(sequence: Sequence[str], n: int) -> list[tuple[str, ...]]:

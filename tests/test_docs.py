@@ -18,7 +18,7 @@ import typer
 import yaml
 
 from cogbatch.batch.spec import JobSpec, load_spec, parse_generation, parse_spec
-from cogbatch.batch.sweep_spec import parse_sweep
+from cogbatch.batch.sweep_spec import load_sweep, parse_sweep
 from cogbatch.cli import app
 from cogbatch.decoding.params import check_params
 from cogbatch.decoding.registry import strategy_names
@@ -82,6 +82,9 @@ def understand_ours(arguments: list[str]) -> None:
         fields = {field.name for field in dataclasses.fields(GenerationParams)} | {"preset"}
         given = {key: value for key, value in values.items() if key in fields and value is not None}
         make_sense(parse_generation(given, overrides=overrides))
+    elif name == "sweep":
+        if (ROOT / values["spec"]).exists():
+            load_sweep(ROOT / values["spec"], overrides=overrides)
     elif "job" in values and (ROOT / values["job"]).exists():
         make_sense(load_spec(ROOT / values["job"], overrides=overrides).generation)
     elif overrides:
@@ -97,7 +100,8 @@ def make_sense(params: GenerationParams) -> None:
 @pytest.mark.parametrize(
     "command", [c for page in PAGES for c in commands(page)] + specs_with_comments(), ids=str
 )
-def test_every_command_is_understood(command: Command) -> None:
+def test_every_command_is_understood(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     understand(command.words)
 
 
@@ -145,10 +149,11 @@ def test_a_block_that_is_not_checked_gives_a_reason(page: str) -> None:
 @pytest.mark.parametrize(
     "block", [b for page in PAGES for b in blocks(page, "yaml") if b.mark != "not checked"], ids=str
 )
-def test_every_spec_is_one(block: Block) -> None:
-    """A page may show a part of a job's spec: what is required and not shown is filled in. Or a sweep's."""
+def test_every_spec_is_one(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page may show a part of a spec: what is required and not shown is filled in."""
     tree = yaml.safe_load(block.text)
     if "job" in tree:
+        monkeypatch.chdir(ROOT)
         parse_sweep(tree, where=str(block))
         return
     assert set(tree) <= set(JobSpec.model_fields), f"{block}: no keys of a job"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cogbatch.text import ngrams, normalise, tokens, unlike
+from cogbatch.text import ngrams, normalise, tokens
 
 
 @pytest.mark.parametrize(
@@ -70,21 +70,3 @@ def test_ngrams_are_the_runs_of_neighbours() -> None:
     assert ngrams(["a"], 2) == []
     with pytest.raises(ValueError, match="n is 0, expected at least 1"):
         ngrams(["a"], 0)
-
-
-@pytest.mark.parametrize(
-    ("first", "text", "marked"),
-    [
-        ("a red cube", "a big red ball", ["big", "ball"]),
-        ("A red cube.", "a RED cube", []),
-        ("a red cube", "", []),
-        ("", "two words", ["two words"]),
-        ("红色的圆", "红色的方", ["方"]),
-        ("red and blue", "blue and red", ["blue and", ""]),
-    ],
-)
-def test_unlike_gives_the_words_that_are_not_the_first_ones_there(
-    first: str, text: str, marked: list[str]
-) -> None:
-    found = [text[begin:end] for begin, end in unlike(first, text)]
-    assert found == [word for word in marked if word]

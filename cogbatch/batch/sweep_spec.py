@@ -42,7 +42,11 @@ NOT_OF_A_POINT = {
 
 
 class SweepOutput(Section):
-    """Where the run directories of the points and the table go."""
+    """Where the run directories of the points and the table go.
+
+    Args:
+        path: the sweep's directory.
+    """
 
     path: Text
 
@@ -51,10 +55,14 @@ class SweepSpec(Section):
     """What is written in a sweep's file.
 
     Args:
-        job: path of a job spec, or its keys in place. set: dotted keys over it, for all points.
-        grid: values of dotted keys, every combination of which is a point. points: further ones, each with
-            dotted keys and perhaps a name.
-        judge: what candidates are judged by. quality, diversity: metrics, the axes of the Pareto front.
+        name: how the sweep calls itself.
+        job: path of a job spec, or its keys in place; its output.path is not used.
+        set: dotted keys over the job, for all points.
+        grid: dotted keys with lists of values; every combination is a point.
+        points: further points: dotted keys each, and perhaps a name.
+        judge: what candidates are judged by; null: nothing is said about right and wrong.
+        quality: metric, one axis of the front; null: correct, else score, else logprob_per_token.
+        diversity: metric, the other axis; null: vendi_score.
     """
 
     name: Text = "sweep"

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cogbatch.dataset.rows import printable
-from cogbatch.text import unlike
+from cogbatch.eval.difference import differences
 from cogbatch.types import Candidate, RequestError
 
 # The 16 colours of the terminal's own theme, so that they can be read on light and on dark.
@@ -79,10 +79,10 @@ def _answers(candidates: Sequence[Candidate]) -> RenderableType:
     if any(remarks):
         table.add_column("remarks", max_width=20)
     for candidate, said in zip(candidates, remarks, strict=True):
-        text = _several_lines(candidate.text)
-        marked = Text(text)
-        for begin, end in unlike(_several_lines(candidates[0].text), text):
-            marked.stylize(UNLIKE, begin, end)
+        pieces = differences(candidate.text.strip("\n"), candidates[0].text)
+        marked = Text.assemble(
+            *((_several_lines(piece.text), UNLIKE if piece.differs else "") for piece in pieces)
+        )
         cells: list[RenderableType] = [str(candidate.index), _per_token(candidate)]
         if scored:
             cells.append("" if candidate.score is None else f"{candidate.score:.2f}")
@@ -126,7 +126,7 @@ def _error(error: RequestError) -> str:
 
 def _several_lines(text: str) -> str:
     """The text without what could act on a terminal: its escapes are shown as such."""
-    return "\n".join(printable(line.expandtabs(2)) for line in text.strip("\n").split("\n"))
+    return "\n".join(printable(line.expandtabs(2)) for line in text.split("\n"))
 
 
 def _one_line(text: str) -> str:

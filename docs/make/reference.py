@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from cogbatch.batch.spec import JobSpec
+from cogbatch.batch.sweep_spec import SweepSpec
 from cogbatch.cli import app
 from cogbatch.dataset.schema import FIELDS
 from cogbatch.types import GenerationParams
@@ -32,6 +33,7 @@ HEAD = """\
 Every key of a job, every column of its results, every command. `make docs` writes it from the code.
 
 - [The job spec](#the-job-spec); examples and overrides: [job.md](job.md)
+- [The sweep spec](#the-sweep-spec); what it does: [sweeps.md](sweeps.md)
 - [Columns of the results](#columns-of-the-results)
 - [Commands](#commands)
 """
@@ -43,8 +45,9 @@ Row = tuple[str, ...]
 
 def reference() -> str:
     """The whole page."""
-    parts = [HEAD, "## The job spec\n", *_spec(JobSpec), "## Columns of the results\n", *_columns()]
-    return "\n".join([*parts, "## Commands\n", *_commands()])
+    parts = [HEAD, "## The job spec\n", *_spec(JobSpec), "## The sweep spec\n", *_spec(SweepSpec)]
+    parts += ["## Columns of the results\n", *_columns(), "## Commands\n", *_commands()]
+    return "\n".join(parts)
 
 
 def _spec(model: type[BaseModel]) -> Iterator[str]:
