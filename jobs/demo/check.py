@@ -86,12 +86,17 @@ def check_answer(text: str, answer: str) -> Verdict:
 
 def answer_of(question: str, truth: Scene) -> str | None:
     """The right answer, or None when this is not a question of the grammar about this scene."""
-    wanted = plain(question)
-    for language in LANGUAGES.values():
-        for one in questions(truth, language=language):
-            if plain(one.text) == wanted:
-                return one.answer
-    return None
+    return _answers(truth).get(plain(question))
+
+
+@lru_cache(maxsize=1024)
+def _answers(truth: Scene) -> dict[str, str]:
+    """Of every question of the grammar; the candidates of a scene are judged one after the other."""
+    asked = (one for language in LANGUAGES.values() for one in questions(truth, language=language))
+    answers: dict[str, str] = {}
+    for one in asked:
+        answers.setdefault(plain(one.text), one.answer)
+    return answers
 
 
 @lru_cache(maxsize=65536)
