@@ -21,7 +21,7 @@ from cogbatch.batch.backend import OpenEngine, WorkerPlan
 from cogbatch.batch.cluster import living_nodes, node_types
 from cogbatch.batch.monitor import Monitor, Snapshot
 from cogbatch.batch.ongoing import Ongoing
-from cogbatch.batch.passes import run_pass
+from cogbatch.batch.passes import first_workers, run_pass
 from cogbatch.batch.progress import Progress, Status
 from cogbatch.batch.room import fits, no_room
 from cogbatch.batch.task import Missing, Task, TaskKey, in_turn
@@ -33,6 +33,7 @@ from cogbatch.redact import one_line
 POLL_S = 1.0
 STOP_WAIT_S = 60.0
 REFUSED_STOP_WAIT_S = 5.0  # nothing is in flight then
+REFUSED_GRACE_S = 120.0  # after one worker refused, for others of its node that are only starting
 MAX_UNWRITTEN = 8  # parts in a row, each tried for some seconds
 BARREN_PASSES = 3  # passes in a row in which nothing was finished and nothing was learned
 WORKERLESS_S = 30.0  # before a word is said about it
@@ -66,6 +67,7 @@ class Driver:
         self._failures: list[str] = []
         self._seen = Snapshot({}, tokens=0, workers=0)
         self._began = self._worked = time.monotonic()
+        self._refused: float | None = None
         here = ray.get_runtime_context().get_node_id()
         self._monitor: Any = (
             ray.remote(Monitor)
@@ -159,7 +161,7 @@ class Driver:
             if all(self._jobs[number].failure for number in {task.job for task in tasks}):
                 thread.join(STOP_WAIT_S)
                 break
-            self._stop_if_no_node_is_left(thread)
+            self._stop_if_no_node_is_left(thread, first_workers(plan.cluster, len(tasks)))
             self._stop_if_nothing_can_be_written(thread)
             self._say_if_nobody_works()
         for key, messages in ray.get(self._monitor.close_pass.remote(list(living_nodes()))).items():
@@ -215,8 +217,13 @@ class Driver:
         ray.get(self._monitor.stop.remote(range(len(self._jobs))))
         working.join(wait_s)
 
-    def _stop_if_no_node_is_left(self, working: threading.Thread | None = None) -> None:
-        if self._seen.workers or self._seen.loading:
+    def _stop_if_no_node_is_left(self, working: threading.Thread | None = None, first: int = 0) -> None:
+        """first: workers that the pass began with; what stops one of them need not stop those yet to come."""
+        if self._seen.workers or self._seen.loading or not self._refusals:
+            self._refused = None
+            return
+        self._refused = self._refused or time.monotonic()
+        if self._seen.refusing < first and time.monotonic() - self._refused < REFUSED_GRACE_S:
             return
         able = [node for node, has in living_nodes().items() if fits(has, self._plan.cluster)]
         if able and all(node in self._refusals for node in able):

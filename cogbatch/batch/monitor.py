@@ -45,6 +45,7 @@ class Snapshot:
     failures: tuple[str, ...] = ()
     refusals: Mapping[str, str] = field(default_factory=dict)
     unwritten: int = 0
+    refusing: int = 0
 
 
 @dataclass
@@ -74,6 +75,7 @@ class Monitor:
         self._refusals: dict[str, str] = {}
         self._load_deaths: Counter[str] = Counter()
         self._proven: set[str] = set()
+        self._refusing: set[WorkerId] = set()
         self._tokens = self._unwritten = 0
         self._stopped: frozenset[int] = frozenset()
 
@@ -148,6 +150,7 @@ class Monitor:
 
         Its node is left out, unless a shard was finished there in this pass.
         """
+        self._refusing.add(worker)
         if worker.node_id not in self._proven:
             self._refusals[worker.node_id] = f"{worker.host}: {message}"
 
@@ -190,7 +193,7 @@ class Monitor:
                     attempts.setdefault(shard, []).append("its worker process died")
         for node_id in self._proven:
             self._load_deaths.pop(node_id, None)
-        self._failed, self._workers, self._proven = {}, {}, set()
+        self._failed, self._workers, self._proven, self._refusing = {}, {}, set(), set()
         return attempts
 
     def snapshot(self) -> Snapshot:
@@ -214,6 +217,7 @@ class Monitor:
             failures=tuple(self._failures[-100:]),
             refusals=dict(self._refusals),
             unwritten=self._unwritten,
+            refusing=len(self._refusing),
         )
 
     def _known(self, worker: WorkerId, handle: list[Any]) -> _Worker:

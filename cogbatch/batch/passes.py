@@ -37,13 +37,12 @@ def run_pass(
 
     Returns: how many tasks ended with which status; those whose worker died are in none.
     """
-    workers = min(cluster.max_workers, len(tasks))
     calls = 1 if plan.isolated else 2
-    fixed = cluster.address == "local"
+    first = first_workers(cluster, len(tasks))
     pool = ray.data.ActorPoolStrategy(
-        min_size=workers if fixed else min(cluster.min_workers, workers),
-        max_size=workers,
-        initial_size=workers if fixed else None,
+        min_size=first,
+        max_size=min(cluster.max_workers, len(tasks)),
+        initial_size=first,
         max_tasks_in_flight_per_actor=calls,
         max_concurrent_calls_per_actor=calls,
         enable_true_multi_threading=calls > 1,
@@ -63,6 +62,12 @@ def run_pass(
             max_task_retries=0 if plan.isolated else 1,
         )
     return Counter(row["status"] for row in results.iter_rows())
+
+
+def first_workers(cluster: ClusterSpec, num_tasks: int) -> int:
+    """Workers that a pass starts with: all it may have, where no node can come later."""
+    workers = cluster.max_workers if cluster.address == "local" else cluster.min_workers
+    return min(workers, num_tasks)
 
 
 def _offered(tasks: Sequence[Task]) -> ray.data.Dataset:

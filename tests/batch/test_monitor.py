@@ -90,6 +90,16 @@ def test_deaths_while_loading_add_up_over_passes_unless_the_node_was_lost() -> N
     assert list(monitor.snapshot().refusals) == ["node-a"]
 
 
+def test_workers_that_refuse_are_counted_once_each_in_a_pass() -> None:
+    """By which the driver tells one bad start from no good one."""
+    monitor = Monitor(RUN)
+    for worker in (ANN, ANN, BOB):
+        monitor.refuse(worker, "no GPU")
+    assert monitor.snapshot().refusing == 2
+    monitor.close_pass(["node-a", "node-b"])
+    assert monitor.snapshot().refusing == 0
+
+
 def test_a_node_that_finishes_a_shard_is_not_left_out() -> None:
     monitor, other = Monitor(RUN), ANN._replace(pid=9, actor_id="actor 9")
     monitor.refuse(other, "a passing failure")
