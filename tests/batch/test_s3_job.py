@@ -92,7 +92,7 @@ def test_a_job_on_s3_has_every_row_once_and_runs_once(environment: dict[str, str
     assert "nobody" not in ObjectPath(f"{spec.output.path}/job.json").read_text()
     assert plan_job(spec, backend=FAKE).missing_shards == 0
     assert run_job(spec, backend=REFUSING).shards_done_now == 0  # nothing is missing, no worker is asked
-    assert "i15/0/1" in ObjectPath(str(write_report(spec.output.path))).read_text()
+    assert "i15/0/" in ObjectPath(str(write_report(spec.output.path))).read_text()  # what differs is marked
     other = spec.model_copy(update={"generation": spec.generation.__class__(num_candidates=3)})
     with pytest.raises(RunDirectoryError, match=r"s3://bucket/once/run belongs to another job"):
         run_job(other, backend=FAKE)
