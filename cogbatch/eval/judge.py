@@ -12,10 +12,13 @@ import math
 import numbers
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 from cogbatch.errors import EvaluationError
 from cogbatch.eval.metrics import CiderD, exact_match, rouge_l, sentence_bleu, vqa_accuracy
@@ -149,7 +152,7 @@ def _checked(
     }
     for candidate in item.candidates:
         try:
-            yield _judgement(check(candidate.text, row), threshold)
+            yield _judgement(check(candidate.text, deepcopy(row)), threshold)
         except Exception as err:
             raise EvaluationError(
                 f"{name} failed on {item.input_file}, row {item.input_row}, candidate {candidate.index}"
@@ -159,6 +162,8 @@ def _checked(
 
 def _judgement(found: Any, threshold: float | None) -> Judgement:
     """Raises TypeError or ValueError: not what a checker may return."""
+    if isinstance(found, np.bool_):  # what comparisons of arrays give
+        found = bool(found)
     correct = found if isinstance(found, bool) else getattr(found, "correct", None)
     score = getattr(found, "score", found)
     if not isinstance(score, numbers.Real):  # numpy's floats are too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from cogbatch.types import RequestError
 
 CHECKER = """
 from types import SimpleNamespace
+import numpy as np
 def is_red(text, row): return row["colour"] in text
 def length(text, row): return len(text)
 def said(text, row): return SimpleNamespace(score=2, correct=text != "no", content=text[0])
@@ -24,6 +26,8 @@ def seen(text, row): return sorted(row) == ["colour", "id", "image", "input_file
 def breaks(text, row): return row["nothing"]
 def word(text, row): return "good"
 def infinite(text, row): return float("inf")
+def array(text, row): return np.array([1, 2]).max() > 1
+def taken(text, row): return row["colour"].pop() == "red"
 number = 3
 """
 
@@ -162,3 +166,18 @@ def test_the_checker_of_the_demo_is_a_checker() -> None:
 
     said = check("nothing of the kind", {"scene": scene(3).to_json(), "prompt": "Describe the image."})
     assert SimpleNamespace(score=said.score, correct=said.correct) == SimpleNamespace(score=0, correct=False)
+
+
+def test_a_truth_of_numpy_is_a_truth(make_run: MakeRun, checkers: str) -> None:
+    run = make_run([["a"]], carried={"colour": ["red"]})
+    assert judged(run, JudgeOptions(checker=f"{checkers}:array")) == [(Judgement(1, True),)]
+
+
+def test_a_checker_that_changes_its_row_changes_nothing_for_the_next_candidate(
+    make_run: MakeRun, checkers: str
+) -> None:
+    run = open_run(make_run([["a", "b"]], carried={"colour": [["red"]]}))
+    (item,) = run.items(carried=["colour"])
+    item = replace(item, carried={"colour": ["red"]})  # as a list column of Parquet
+    judge = open_judge(JudgeOptions(checker=f"{checkers}:taken"), run)
+    assert judge(item) == judge(item) == (Judgement(1, True), Judgement(1, True))
