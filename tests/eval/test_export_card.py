@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 from exported import encoded, export, noise, said
-from small_run import MODEL, MakeRun
+from small_run import MODEL, MakeRun, write_run
 
 from cogbatch.eval.export.export import Exported, export_runs
 from cogbatch.eval.export.options import ExportOptions
@@ -26,6 +26,7 @@ def test_the_header_names_the_files_of_each_split(make_run: MakeRun) -> None:
     assert header["configs"] == [
         {
             "config_name": "default",
+            "description": header["configs"][0]["description"],  # a fingerprint
             "data_files": [
                 {"split": "train", "path": "data/train-*.parquet"},
                 {"split": "validation", "path": "data/validation-*.parquet"},
@@ -96,3 +97,20 @@ def test_nothing_in_it_depends_on_when_it_was_written(make_run: MakeRun) -> None
 def test_secrets_of_addresses_are_not_in_it(make_run: MakeRun) -> None:
     run = make_run([["a"]], generation={"strategy_options": {"url": "https://user:hush@host/x?token=hush"}})
     assert "hush" not in card(export(run, "llava"))[1]
+
+
+def test_the_header_says_whether_the_data_is_the_same(make_run: MakeRun, tmp_path: Path) -> None:
+    def mark(run: Path, **options: Any) -> str:
+        return str(card(export(run, "llava", **options))[0]["configs"][0]["description"])
+
+    run = make_run([["a", "b"], ["c", "d"]])
+    other = write_run(tmp_path / "other", [["a", "b"], ["c", "e"]])
+    assert mark(run) == mark(run)
+    marks = [mark(run, select="all"), mark(other, select="all"), mark(run, image_format="png")]
+    assert len({mark(run), *marks}) == 4
+
+
+def test_a_name_does_not_act_on_a_terminal(make_run: MakeRun) -> None:
+    _, text = card(export(make_run([["a"]], name="\x1b[31mred\u202e"), "llava"))
+    assert "\x1b" not in text
+    assert r"# \\x1b\[31mred\\u202e" in text

@@ -198,7 +198,7 @@ def test_coco_counts_ids_through_both_splits(make_run: MakeRun) -> None:
 def test_image_tokens_of_the_data_are_not_image_tokens_of_ours(make_run: MakeRun) -> None:
     run = make_run(
         [["fine", "see <image> here"], ["a", "<video>"]],
-        prompts=["<image>\nWhat?", "Is <audio> here?"],
+        prompts=["<image>\nWhat<im<ima<video>ge>age>?", "Is <audio> here?"],
         images=[encoded(noise(1)), None],
     )
     for form in ("llava", "sharegpt"):
@@ -255,3 +255,10 @@ def test_parquet_says_its_features_itself(run: Path) -> None:
     features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     assert list(features) == schema.names
     assert features["image"] == {"_type": "Image"}
+
+
+@pytest.mark.parametrize("form", ["hf-dataset", "llava"])
+def test_another_export_of_that_name_is_loaded_anew(make_run: MakeRun, tmp_path: Path, form: str) -> None:
+    run = make_run([["a cat", "a dog"], ["x y", "z w"]])
+    assert loaded(export(run, form, select="all"), tmp_path / "cache")["train"].num_rows == 4
+    assert loaded(export(run, form), tmp_path / "cache")["train"].num_rows == 2

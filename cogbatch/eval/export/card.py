@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 from cogbatch import __version__
+from cogbatch.dataset.rows import printable
 from cogbatch.eval.export.example import SPLITS
 from cogbatch.eval.export.format import Format
 from cogbatch.eval.export.options import ExportOptions
@@ -46,7 +48,7 @@ def write_card(
 ) -> None:
     """Writes the card. Nothing in it depends on when it is written: the same runs give the same bytes."""
     names = ", ".join(dict.fromkeys(_name(run) for run in runs))
-    header = yaml.safe_dump(_header(kind, names, tally), allow_unicode=True, sort_keys=False)
+    header = yaml.safe_dump(_header(kind, options, names, tally), allow_unicode=True, sort_keys=False)
     total = sum(tally.examples.values())
     unit = "pairs" if options.is_pairs else "examples"
     parts = [
@@ -70,7 +72,7 @@ def write_card(
     path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
 
 
-def _header(kind: Format, names: str, tally: Tally) -> dict[str, Any]:
+def _header(kind: Format, options: ExportOptions, names: str, tally: Tally) -> dict[str, Any]:
     """As huggingface.co/docs/hub/datasets-cards has it."""
     total = sum(tally.examples.values())
     header: dict[str, Any] = {
@@ -86,7 +88,13 @@ def _header(kind: Format, names: str, tally: Tally) -> dict[str, Any]:
         for split in SPLITS
         if tally.examples[split]
     ]
-    header["configs"] = [{"config_name": "default", "data_files": files}]
+    # datasets keeps what it loaded by the folder's last name and by this header, not by the data: without a
+    # mark of the data, another export of that name would be answered with the rows of the first.
+    mark = hashlib.blake2b(
+        f"{options.settings()}{tally.fingerprint}".encode(errors="replace"), digest_size=16
+    )
+    description = f"fingerprint {mark.hexdigest()}"
+    header["configs"] = [{"config_name": "default", "description": description, "data_files": files}]
     return header | ({"dataset_info": {"features": kind.features}} if kind.features else {})
 
 
@@ -172,7 +180,7 @@ def _fenced(text: str, language: str) -> str:
 
 def _inline(text: str) -> str:
     """Text that is no markup: on one line, with what Markdown and HTML would read escaped."""
-    line = re.sub(r"([\\`*_\[\]|#])", r"\\\1", " ".join(text.split()))
+    line = re.sub(r"([\\`*_\[\]|#])", r"\\\1", printable(" ".join(text.split())))
     return line.replace("&", "&amp;").replace("<", "&lt;")
 
 

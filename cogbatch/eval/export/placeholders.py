@@ -12,7 +12,10 @@ PLACEHOLDER = re.compile("<(?:image|video|audio)>")
 
 def asked(example: Example) -> str:
     """The prompt with one image token in front where there is an image, and no other one."""
-    prompt = PLACEHOLDER.sub("", example.prompt).strip()
+    prompt, found = PLACEHOLDER.subn("", example.prompt)
+    while found:  # what stood around a word can be one: <im<image>age>
+        prompt, found = PLACEHOLDER.subn("", prompt)
+    prompt = prompt.strip()
     return f"{IMAGE}\n{prompt}" if example.picture is not None else prompt
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cogbatch.eval.export.example import Example, Split
@@ -41,6 +41,7 @@ class Tally:
     extensions: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)  # reasons why images are missing, a few
     _images: dict[Split, set[bytes]] = field(default_factory=dict)
+    _digest: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
     _before: list[Mapping[str, float | None]] = field(default_factory=list)
     _after: list[Mapping[str, float | None]] = field(default_factory=list)
 
@@ -54,10 +55,12 @@ class Tally:
         """Counts what was written."""
         self.examples[split] += 1
         self.exported_candidates += 1 if example.rejected is None else 2
+        content = example.picture and replace(example.picture, data=b"")
+        self._digest.update(repr((split, replace(example, picture=content))).encode(errors="replace"))
         if example.picture is not None:
             self.extensions[example.picture.extension] += 1
-            content = bytes.fromhex(example.picture.content)[:IN_CONTENT_BYTES]
-            self._images.setdefault(split, set()).add(content)
+            name = bytes.fromhex(example.picture.content)[:IN_CONTENT_BYTES]
+            self._images.setdefault(split, set()).add(name)
 
     def add_missing(self, reason: str) -> None:
         """Counts why an image was not there."""
@@ -81,6 +84,11 @@ class Tally:
             known = [score for score in scores if score is not None]
             mean = sum(known) / len(known) if known else None
             self._after.append({**vars(item_metrics(candidates)), "score": mean})
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all examples that were written, in their order: 32 hex digits."""
+        return self._digest.hexdigest()
 
     @property
     def images(self) -> dict[Split, int]:
