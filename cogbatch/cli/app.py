@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "--debug" in arguments:
             typer.echo(sayable(traceback.format_exc()), err=True)
         kind = "" if expected else f"unexpected {type(err).__name__} (--debug shows where): "
-        typer.echo(f"Error: {kind}{one_line(err)}", err=True)
+        from cogbatch.dataset.rows import printable  # here: --help needs no data library
+
+        typer.echo(f"Error: {kind}{printable(one_line(err))}", err=True)
         sys.exit(1)
 
 

@@ -82,6 +82,7 @@ def export(
     cogbatch export runs/demo data/pairs --format dpo --checker jobs.demo.check:check
     """
     del debug
+    from cogbatch.dataset.rows import printable
     from cogbatch.eval.export.export import export_runs
     from cogbatch.eval.export.options import ExportOptions
 
@@ -109,7 +110,7 @@ def export(
         run_dirs, out, options, overwrite=overwrite, command=_command(context), on_progress=_progress()
     )
     for note in done.notes:
-        typer.echo(f"Note: {note}", err=True)
+        typer.echo(f"Note: {printable(note)}", err=True)
     show(_lines(str(done.out), done.counts), {"export": str(done.out), **done.counts}, as_json=as_json)
 
 
@@ -138,7 +139,7 @@ def _command(context: typer.Context) -> str:
         value = context.params.get(parameter.name or "")
         if parameter.param_type_name == "argument":
             words += value if isinstance(value, list | tuple) else [str(value)]
-        elif value not in (None, False, (), []) and value != parameter.get_default(context):
+        elif value not in (None, (), []) and value != parameter.get_default(context):
             name = max(parameter.opts, key=len)
             values = value if isinstance(value, list | tuple) else [value]
             options += [name] if value is True else [word for each in values for word in (name, str(each))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import typer
 from rich.text import Text
 
 from cogbatch.cli.screen import FAINT, Shown, screen
+from cogbatch.dataset.rows import printable
 from cogbatch.eval.figures import figures, spread
 from cogbatch.eval.pictures import Picture, read_pictures
 from cogbatch.eval.runs import Item, Run
@@ -28,7 +30,7 @@ def items_shown(run: Run, items: Sequence[Item], *, picture: bool | None) -> lis
         album = read_pictures(run, items)
         drawn = [_drawn(one, insist=picture is True) for one in album.pictures]
         if album.remark:
-            typer.echo(album.remark, err=True)
+            typer.echo(printable(album.remark), err=True)
     for item, image in zip(items, drawn, strict=True):
         shown = Shown(
             title=item.id,
@@ -49,7 +51,7 @@ def figures_shown(run: Run, sample: Sequence[Item]) -> dict[str, Any]:
     counts = {
         key: sum(getattr(part, key) for part in run.parts) for key in ("errors", "candidates", "tokens")
     }
-    name = run.job["spec"].get("name", "job")
+    name = printable(str(run.job["spec"].get("name", "job")))
     said = ", ".join(f"{count:,} {key}" for key, count in counts.items())
     head = f"{name}: {run.num_finished:,} of {run.num_rows:,} rows, {said}"
     values = figures(sample)
@@ -78,7 +80,7 @@ def figures_shown(run: Run, sample: Sequence[Item]) -> dict[str, Any]:
 def _drawn(picture: Picture, *, insist: bool) -> RenderableType:
     """The image for a terminal, or why there is none."""
     if picture.data_uri is None:
-        return Text(picture.note, FAINT)
+        return Text(printable(picture.note), FAINT)
     from PIL import Image
 
     from cogbatch.cli.picture import drawing
@@ -88,9 +90,14 @@ def _drawn(picture: Picture, *, insist: bool) -> RenderableType:
 
 
 def _to_json(item: Item) -> dict[str, Any]:
-    """The item without what was not read of it: token ids and carried columns."""
+    """The item without what was not read of it: token ids and carried columns. JSON has no NaN: null."""
     values = asdict(item)
     del values["carried"]
     for candidate in values["candidates"]:
         del candidate["token_ids"]
+        candidate |= {name: _finite(candidate[name]) for name in ("cumulative_logprob", "weight", "score")}
     return values
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -100,3 +100,25 @@ def test_wrong_usage_is_one_line(
     assert (found, printed) == (code, "")
     assert said in " ".join(err.split())
     assert not (run.parent / "out").exists()
+
+
+def test_a_bound_of_zero_is_in_the_command(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = make_run([["a", "b"]], carried={"points": [[-1, 1]]})
+    given = ["-f", "dpo", "--score", "points", "--min-score", "0", "--min-gap", "0"]
+    assert call(capsys, "export", run, tmp_path / "out", *given)[0] == 0
+    assert "--min-score 0.0 --score points --min-gap 0.0\n" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_note_or_error_does_not_act_on_the_terminal(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"hostile_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text("def check(text, row): raise ValueError(text)\n")
+    monkeypatch.chdir(tmp_path)
+    run = make_run([["\x1b]0;owned\x07\u202e"]])
+    code, _, err = call(capsys, "export", run, tmp_path / "out", "-f", "llava", "--checker", f"{name}:check")
+    assert code == 1
+    assert err.rstrip("\n").isprintable()
+    assert r"\x1b]0;owned" in err

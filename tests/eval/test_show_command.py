@@ -151,3 +151,21 @@ def test_three_histograms_stand_side_by_side_in_80_columns() -> None:
 def test_a_run_that_cannot_be_opened_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = call(capsys, "show", str(tmp_path))
     assert (code, out, err.count("\n")) == (1, "", 1)
+
+
+def test_names_and_notes_do_not_act_on_the_terminal(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run([["a"]], name="\x1b[31mred\n")
+    rows = run.parent / "data" / "rows.jsonl"
+    rows.write_text(rows.read_text().replace("item-0", r"\u001b]0;owned\u0007"))
+    assert "\x1b" not in call(capsys, "show", str(run))[1]
+    out = call(capsys, "show", str(run), "item-0", "--picture")[1]
+    assert r"the input has \x1b]0;owned\x07 there now" in out
+
+
+def test_what_is_no_number_is_null_in_json(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = Candidate(0, "a", (), float("nan"), 4, "stop", score=float("-inf"))
+    out = call(capsys, "show", str(make_run([[broken]])), "--json")[1]
+    (item,) = json.loads(out.splitlines()[-1], parse_constant=pytest.fail)["items"]
+    assert (item["candidates"][0]["cumulative_logprob"], item["candidates"][0]["score"]) == (None, None)
