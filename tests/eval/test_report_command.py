@@ -40,3 +40,19 @@ def test_report_help_shows_two_examples_and_the_default(capsys: pytest.CaptureFi
     _, out, _ = call(capsys, "report", "--help")
     assert out.count("\n  cogbatch report ") == 2
     assert "[default: 60" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("out", "said"), [("job.json", "is no HTML page and is not replaced"), ("parts", "is a folder; expected")]
+)
+def test_a_page_replaces_nothing_but_a_page(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], out: str, said: str
+) -> None:
+    run = make_run([["a"]])
+    job = (run / "job.json").read_bytes()
+    code, _, err = call(capsys, "report", str(run), "--out", str(run / out))
+    assert code == 1
+    assert said in err
+    assert (run / "job.json").read_bytes() == job
+    for _ in range(2):
+        assert call(capsys, "report", str(run), "--out", str(run / "page.html"))[0] == 0

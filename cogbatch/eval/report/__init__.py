@@ -7,6 +7,7 @@ from functools import partial
 
 from cogbatch.dataset.atomic import write_atomically
 from cogbatch.dataset.object_path import Place, place_of
+from cogbatch.errors import EvaluationError
 from cogbatch.eval.digest import digest_run
 from cogbatch.eval.judge import Judge, JudgeOptions, open_judge
 from cogbatch.eval.pictures import read_pictures
@@ -16,6 +17,7 @@ from cogbatch.eval.report.page import render
 from cogbatch.eval.report.reported import Reported
 
 FILE_NAME = "report.html"
+BEGIN = b"<!DOCTYPE html>"  # of every page
 
 
 def write_report(
@@ -28,7 +30,7 @@ def write_report(
     workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Place:
-    """Writes the page, replacing an earlier one, and returns its path.
+    """Writes the page, replacing an earlier one and nothing else, and returns its path.
 
     A run that is not finished is reported as far as it is. Images are read again through the input that
     job.json names; those that cannot be read are notes on the page.
@@ -43,18 +45,35 @@ def write_report(
         on_progress: is told how many rows of how many are read.
 
     Raises RunDirectoryError: not a run directory, no finished part, a damaged part. EvaluationError: the
-    judge cannot be opened, or failed. ValueError: no directory, max_items below 0, or no such metric.
+    judge cannot be opened, or failed, or something else lies where the page shall be. ValueError: no
+    directory, max_items below 0, or no such metric.
     """
     if not run_dirs:
         raise ValueError("no run directory; expected at least one")
+    path = place_of(run_dirs[0]) / FILE_NAME if out is None else place_of(out)
+    _check_place(path)
     opened = open_runs(run_dirs)
     reported = _digested(opened, judge or opened.judge, max_items, workers, on_progress)
     plane = plane_of(reported, quality or opened.quality, diversity or opened.diversity)
     album = read_pictures(opened.runs[0], reported[0].digest.sample)
     page = render(reported, album, title=opened.title, plane=plane, absent=opened.absent)
-    path = place_of(run_dirs[0]) / FILE_NAME if out is None else place_of(out)
     write_atomically(path, lambda file: file.write(page.encode(errors="replace")))
     return path
+
+
+def _check_place(path: Place) -> None:
+    """Raises EvaluationError: something is there that is no page, for example a job.json, or a folder."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(BEGIN))
+    except FileNotFoundError:
+        return
+    except IsADirectoryError:
+        raise EvaluationError(
+            f"{path} is a folder; expected the name of a page, for example report.html"
+        ) from None
+    if start and start != BEGIN:
+        raise EvaluationError(f"{path} is no HTML page and is not replaced; use another --out, or move it")
 
 
 def _digested(
