@@ -27,7 +27,7 @@ MAX_WORKERS = 16  # each takes about 100 MB
 def report(
     run_dirs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Run directories, or a sweep's, which stands for its points."),
+        typer.Argument(metavar="RUN", help="Run directories, or a sweep's, which stands for its points."),
     ],
     max_items: Annotated[
         int, typer.Option(min=0, max=1000, help="Items shown with image and candidates.")

@@ -15,11 +15,11 @@ SAMPLE = 1000  # items that the figures of a run are taken from
 
 @app.command(no_args_is_help=True)
 def show(
-    run_dir: Annotated[str, typer.Argument(help="Run directory: the output.path of a job.")],
+    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Run directory: the output.path of a job.")],
     item: Annotated[
         str | None,
         typer.Argument(
-            metavar="[ID]", help="An id, or FILE:ROW of the input. [default: figures and random items]"
+            metavar="ID", help="An id, or FILE:ROW of the input. [default: figures and random items]"
         ),
     ] = None,
     max_items: Annotated[int, typer.Option(min=0, help="Items shown at most.")] = 3,
