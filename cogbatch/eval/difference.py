@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from rapidfuzz.distance import LCSseq
 
@@ -62,15 +63,5 @@ def _pieces(text: str, spans: Sequence[tuple[int, int]], differs: Sequence[bool]
 
 def _joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
     """Neighbours of one kind as one piece, without empty ones."""
-    held: Piece | None = None
-    for piece in pieces:
-        if not piece.text:
-            continue
-        if held is not None and held.differs == piece.differs:
-            held = Piece(held.text + piece.text, held.differs)
-            continue
-        if held is not None:
-            yield held
-        held = piece
-    if held is not None:
-        yield held
+    for differs, run in groupby((piece for piece in pieces if piece.text), key=lambda piece: piece.differs):
+        yield Piece("".join(piece.text for piece in run), differs)
