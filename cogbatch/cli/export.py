@@ -25,7 +25,9 @@ ImageFormat = Literal["keep", "png"]
 def export(
     context: typer.Context,
     run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR", help="Run directories, one or more.")],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to make; s3:// too where the format allows it.")],
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="Folder to make; s3:// too where the format allows it.")
+    ],
     format: Annotated[Format, typer.Option("--format", "-f", help="Who reads it: docs/export.md.")],
     select: Annotated[
         Select | None, typer.Option(help="Which candidates of an item. [default: best; dpo makes pairs]")

@@ -50,10 +50,13 @@ def judge_options(
 ) -> JudgeOptions | None:
     """What --checker, --references, --metric and --threshold ask for; None where nothing is to be judged.
 
-    Raises ValueError: both a checker and references, or a threshold without either.
+    Raises ValueError: both a checker and references, a threshold without either, or a metric without
+    references.
     """
     from cogbatch.eval.judge import JudgeOptions
 
+    if references is None and metric != "cider":
+        raise ValueError(f"--metric {metric} needs --references, texts that candidates are compared with")
     if checker is None and references is None:
         if threshold is not None:
             raise ValueError("--threshold needs --checker or --references: nothing else gives a score")

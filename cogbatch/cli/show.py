@@ -15,7 +15,9 @@ SAMPLE = 1000  # items that the figures of a run are taken from
 
 @app.command(no_args_is_help=True)
 def show(
-    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Run directory: the output.path of a job.")],
+    run_dir: Annotated[
+        str, typer.Argument(metavar="RUN_DIR", help="Run directory: the output.path of a job.")
+    ],
     item: Annotated[
         str | None,
         typer.Argument(

@@ -67,6 +67,7 @@ def _at_place(run: Run, name: str) -> list[int] | None:
 
 def _with_id(run: Run, name: str) -> list[int]:
     """Where the rows with that id are among the rows of the parts."""
+    name = name.encode(errors="backslashreplace").decode()  # no id is what was typed in another encoding
 
     def places(part: PartFooter) -> list[int]:
         found: list[int] = pc.indices_nonzero(pc.equal(run.column(part, "id"), name)).to_pylist()

@@ -50,7 +50,8 @@ class JudgeOptions:
         threshold: from which score a candidate is correct; None: where the checker or metric says so
             itself (a bool, vqa and exact from 1).
 
-    Raises ValueError: both or neither of checker and references, or an unknown metric.
+    Raises ValueError: both or neither of checker and references, an unknown metric, or a threshold
+    that is no number.
     """
 
     checker: str | None = None
@@ -63,6 +64,8 @@ class JudgeOptions:
             raise ValueError("expected a checker or a column of references, one of the two")
         if self.metric not in get_args(Metric):
             raise ValueError(f"metric is {self.metric!r}: expected {', '.join(get_args(Metric))}")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise ValueError(f"threshold is {self.threshold}, expected a finite number")
 
 
 @dataclass(frozen=True)

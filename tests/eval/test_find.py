@@ -84,3 +84,8 @@ def test_a_part_that_vanished_is_one_line(make_run: MakeRun) -> None:
     next(iter((path / "parts").iterdir())).unlink()
     with pytest.raises(RunDirectoryError, match="cannot be read"):
         find_items(run, "item-9", max_items=1)
+
+
+def test_a_name_that_is_no_utf_8_is_no_id(make_run: MakeRun) -> None:
+    with pytest.raises(ValueError, match=r"no item .* the nearest ids are 'item-0'"):
+        find_items(open_run(make_run([["a"]])), "item-\udcff", max_items=1)

@@ -181,3 +181,8 @@ def test_a_checker_that_changes_its_row_changes_nothing_for_the_next_candidate(
     item = replace(item, carried={"colour": ["red"]})  # as a list column of Parquet
     judge = open_judge(JudgeOptions(checker=f"{checkers}:taken"), run)
     assert judge(item) == judge(item) == (Judgement(1, True), Judgement(1, True))
+
+
+def test_a_threshold_is_a_number() -> None:
+    with pytest.raises(ValueError, match="threshold is nan, expected a finite number"):
+        JudgeOptions(references="c", threshold=float("nan"))

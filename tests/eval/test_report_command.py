@@ -56,3 +56,14 @@ def test_a_page_replaces_nothing_but_a_page(
     assert (run / "job.json").read_bytes() == job
     for _ in range(2):
         assert call(capsys, "report", str(run), "--out", str(run / "page.html"))[0] == 0
+
+
+def test_folders_of_the_page_are_made_and_a_metric_without_references_is_refused(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(make_run([["a"]]))
+    page = Path(run) / "new" / "er" / "page.html"
+    assert call(capsys, "report", run, "--out", str(page))[0] == 0
+    assert page.exists()
+    code, _, err = call(capsys, "report", run, "--metric", "bleu")
+    assert (code, err.startswith("Error: --metric bleu needs --references")) == (1, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from cogbatch.dataset.atomic import write_atomically
 from cogbatch.dataset.object_path import Place, place_of
@@ -57,6 +58,8 @@ def write_report(
     plane = plane_of(reported, quality or opened.quality, diversity or opened.diversity)
     album = read_pictures(opened.runs[0], reported[0].digest.sample)
     page = render(reported, album, title=opened.title, plane=plane, absent=opened.absent)
+    if isinstance(path, Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write(page.encode(errors="replace")))
     return path
 
