@@ -42,10 +42,12 @@ bench-profile: $(VENV)/installed-dev
 bench-strategies: $(VENV)/installed-dev
 	$(BIN)/python -m tests.bench.strategies
 
-# What of docs/ the code writes: the reference, and the pictures of the tutorials, by running them.
+# What of docs/ the code writes: the reference, the pictures of the tutorials, by running them, and that
+# of the report, which needs Chromium and its driver.
 docs: $(VENV)/installed-dev
 	$(BIN)/python -m docs.make.reference
 	$(BIN)/python -m docs.make.pictures
+	$(BIN)/python -m docs.make.report
 
 bench-job: $(VENV)/installed-dev
 	$(BIN)/python -m tests.bench.job

@@ -1,6 +1,6 @@
-"""docs/report.png, the picture of docs/report.md: `python -m docs.make.report`; minutes on 2 cores.
+"""docs/report.png, the picture of docs/report.md: `make docs`, or `python -m docs.make.report [RUN_DIR]...`.
 
-Runs three settings of the demo, reports them, and takes the upper part of the page in Chromium.
+Runs three settings of the demo, reports them, and takes the upper part of the page in Chromium; some minutes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image
 
 from cogbatch.eval.judge import JudgeOptions
 from cogbatch.eval.report import write_report
-from tests.eval.browser import open_browser, show
+from tests.eval.browser import missing, open_browser, show
 
 TARGET = Path(__file__).parents[1] / "report.png"
 WIDTH, TOP, HEIGHT = 1280, 1000, 700  # pixels: of the window; shown from the top of the page and of the items
@@ -29,6 +29,8 @@ RUNS = (
 
 def main(run_dirs: list[str]) -> None:
     """Draws the picture of these runs of the demo; of none, runs them first."""
+    if why := missing():
+        sys.exit(why)
     with tempfile.TemporaryDirectory() as folder:
         runs = [Path(run) for run in run_dirs] or [_run(Path(folder), *run) for run in RUNS]
         judge = JudgeOptions(checker="jobs.demo.check:check")
