@@ -17,7 +17,6 @@ from cogbatch.eval.report.reported import Reported
 from cogbatch.eval.runs import Item
 from cogbatch.types import Candidate
 
-MAX_BYTES = 15_000_000  # of all cards; with the rest the page stays under 20 MB
 MAX_RUNS = 6  # side by side
 SORTS = (
     ("order", "Input order"),
@@ -49,12 +48,14 @@ class Card:
     answers: tuple[tuple[str, Judged], ...]
 
 
-def gallery(runs: Sequence[Reported], first: Digest, album: Album, *, remark: str = "") -> Html:
+def gallery(
+    runs: Sequence[Reported], first: Digest, album: Album, *, max_bytes: int, remark: str = ""
+) -> Html:
     """All items of a sample, or as many as there is room for.
 
     Args:
         runs: those that are shown. first: of the run whose sample it is. album: the sample's pictures.
-        remark: to be said of the choice of runs.
+        max_bytes: of all cards. remark: to be said of the choice of runs.
     """
     if not first.sample:
         return NOTHING
@@ -71,7 +72,7 @@ def gallery(runs: Sequence[Reported], first: Digest, album: Album, *, remark: st
         )
         for order, (item, picture) in enumerate(_drawn_first(first, album))
     ]
-    kept = _within(cards, MAX_BYTES)
+    kept = _within(cards, max_bytes)
     drawn, added = len(first.sample) - len(first.added), len(first.added)
     said = f"{drawn:,} of {first.rows_out:,} items, drawn at random, in input order"
     said += f", then {added:,} more with errors" if added else ""

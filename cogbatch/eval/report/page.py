@@ -9,13 +9,16 @@ from datetime import UTC, datetime
 from importlib import resources
 
 from cogbatch.eval.pictures import Album
-from cogbatch.eval.report.blocks import NOTHING, note, section, text
+from cogbatch.eval.report.blocks import NOTHING, note, quiet, section, text
 from cogbatch.eval.report.comparison import Plane, comparison, spreads
 from cogbatch.eval.report.gallery import gallery, shown_runs
 from cogbatch.eval.report.labels import NONE
 from cogbatch.eval.report.markup import Html, element, join
 from cogbatch.eval.report.overview import distributions, errors, is_sound, metrics, summary, throughput
 from cogbatch.eval.report.reported import Reported
+
+MAX_BYTES = 19_500_000  # of all sections; with style and script the page stays under 20 MB
+MAX_FIGURES = 50  # runs up to which each has its throughput drawn, which is half of what a run takes
 
 
 def render(
@@ -30,7 +33,10 @@ def render(
     """
     title = runs[0].name if len(runs) == 1 else title
     remark = f"Points without a finished part: {', '.join(absent)}." if absent else ""
-    sections = [found for found in _sections(runs, album, plane) if found]
+    sections = [found for found in _numbers(runs, plane) if found]
+    room = MAX_BYTES - sum(len(found.encode(errors="replace")) for found in sections)
+    shown, said = shown_runs(runs, plane.front)
+    sections.append(gallery(shown, runs[0].digest, album, max_bytes=room, remark=said))
     links = (
         element("a", name, attributes={"href": f"#{anchor}"}) for anchor, name in _anchors(runs) if anchor
     )
@@ -68,24 +74,32 @@ def _anchors(runs: Sequence[Reported]) -> Iterator[tuple[str, str]]:
         yield "items", "Items"
 
 
-def _sections(runs: Sequence[Reported], album: Album, plane: Plane) -> Iterator[Html]:
+def _numbers(runs: Sequence[Reported], plane: Plane) -> Iterator[Html]:
+    """All sections but the gallery, which gets the room that these leave."""
     if len(runs) == 1:
         (one,) = runs
         yield section("summary", "Summary", summary(one))
         yield distributions(one)
         yield metrics(one)
         yield section("errors", "Errors", errors(one)) if one.digest.errors else NOTHING
-        yield gallery(runs, one.digest, album)
-    else:
-        yield comparison(runs, plane)
-        yield spreads(runs)
-        yield section("runs", "Runs", *map(_run, runs))
-        shown, said = shown_runs(runs, plane.front)
-        yield gallery(shown, runs[0].digest, album, remark=said)
+        return
+    yield comparison(runs, plane)
+    yield spreads(runs)
+    is_drawn = len(runs) <= MAX_FIGURES
+    said = f"Throughput is drawn for up to {MAX_FIGURES} runs; of all, rows/s are in the table of figures."
+    yield section(
+        "runs",
+        "Runs",
+        NOTHING if is_drawn else quiet(said),
+        *(_run(one, is_drawn=is_drawn) for one in runs),
+    )
 
 
-def _run(one: Reported) -> Html:
-    """A run among others, folded: its promises are in the line that is always shown."""
+def _run(one: Reported, *, is_drawn: bool) -> Html:
+    """A run among others, folded: its promises are in the line that is always shown.
+
+    is_drawn: with its throughput over time.
+    """
     digest = one.digest
     sound = is_sound(one)
     said = f"{digest.rows_out:,} of {digest.rows_in:,} rows, {digest.num_errors:,} errors, promises "
@@ -93,7 +107,9 @@ def _run(one: Reported) -> Html:
         "b", "✓ hold" if sound else "✗ do not hold", attributes={"class": "good" if sound else "bad"}
     )
     head = element("summary", element("h3", text(one.name)), " ", element("span", said, mark))
-    found = [summary(one), element("div", throughput(one), attributes={"class": "charts"})]
+    found = [summary(one)]
+    if is_drawn:
+        found.append(element("div", throughput(one), attributes={"class": "charts"}))
     if digest.errors:
         found += [element("h4", "Errors"), errors(one, level=5)]
     return element("details", head, *found, attributes={"class": "run"})
