@@ -33,9 +33,6 @@ def export(
     top: Annotated[
         int | None, typer.Option("--top", "-n", min=1, help="Candidates an item for top-n. [default: none]")
     ] = None,
-    min_score: Annotated[
-        float | None, typer.Option(help="Least score for threshold, and of chosen in dpo. [default: none]")
-    ] = None,
     checker: Checker = None,
     references: References = None,
     metric: Metric = "cider",
@@ -89,8 +86,8 @@ def export(
         format=format,
         select=select,
         top=top,
-        min_score=min_score,
-        judge=judge_options(checker, references, metric, threshold),
+        threshold=threshold,
+        judge=judge_options(checker, references, metric, None),
         score=score,
         keep=tuple(keep or ()),  # type: ignore[arg-type]
         dedupe=dedupe,

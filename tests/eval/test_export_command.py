@@ -66,6 +66,20 @@ def test_the_card_holds_the_command_which_makes_the_same_again(
     )
 
 
+def test_threshold_is_the_bound_of_the_selection(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run([["a b c d", "a b", "x"]], carried={"answer": [["a b c d"]]})
+    how = ["-f", "llava", "--select", "threshold", "--references", "answer", "--metric", "rouge-l"]
+    counts = []
+    for number, bound in enumerate(("0.5", "1")):
+        _, printed, _ = call(
+            capsys, "export", run, run.parent / f"{number}", *how, "--threshold", bound, "--json"
+        )
+        counts.append(json.loads(printed.splitlines()[-1])["examples"]["train"])
+    assert counts == [2, 1]
+
+
 def test_several_runs_come_before_the_folder(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run([["a"], ["b"]])
     out = run.parent / "out"
@@ -88,7 +102,12 @@ def test_notes_are_on_stderr(make_run: MakeRun, capsys: pytest.CaptureFixture[st
     [
         (["-f", "dpo"], 1, "Error: dpo needs scores: a checker, references, or score (logprob only if"),
         (["-f", "parquet"], 2, "'parquet' is not one of 'llava'"),
-        (["-f", "llava", "--threshold", "1"], 1, "Error: --threshold needs --checker or --references"),
+        (["-f", "llava", "--threshold", "1"], 1, "Error: threshold is for select threshold and for dpo"),
+        (
+            ["-f", "llava", "--select", "threshold", "--threshold", "1"],
+            1,
+            "Error: select threshold needs scores: a checker, references, or score",
+        ),
         ([], 2, "Missing option '--format'"),
     ],
 )

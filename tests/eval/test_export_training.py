@@ -59,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_loss_goes_down_on_what_was_exported(made: Path, form: str) -> None:
     out = made / form
     how = ["--checker", "jobs.demo.check:check", "--validation", "0.2", "--json"]
-    how += [] if form == "dpo" else ["--select", "threshold", "--min-score", "1"]
+    how += [] if form == "dpo" else ["--select", "threshold"]
     counts = json.loads(cogbatch("export", made / "run", out, "-f", form, *how, cache=made).splitlines()[-1])
     script = Path(__file__).with_name("train.py")
     found = json.loads(python(script, form, out, made / "model", cache=made).splitlines()[-1])
