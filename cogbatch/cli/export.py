@@ -13,6 +13,7 @@ from cogbatch.cli.app import app
 from cogbatch.cli.options import Checker, Debug, Json, Metric, References, Threshold, judge_options, show
 
 SAY_EVERY_S = 5.0
+CHANGES_NOTHING = ("overwrite", "as_json", "debug")  # in what is written
 # The names of cogbatch.eval.export.options; that module is too heavy for help.
 Format = Literal["llava", "sharegpt", "openai-chat", "dpo", "hf-dataset", "webdataset", "coco-captions"]
 Select = Literal["best", "all", "top-n", "distinct", "threshold"]
@@ -128,17 +129,17 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def _command(context: typer.Context) -> str:
-    """The command line that was given, in one form."""
+    """The command line that was given, in one form; OUT stands for the folder, which changes nothing."""
     words = ["cogbatch", "export"]
     options: list[str] = []
     for parameter in context.command.params:
-        value = context.params.get(parameter.name or "")
+        name, value = parameter.name or "", context.params.get(parameter.name or "")
+        values = value if isinstance(value, list | tuple) else [] if value is None else [value]
         if parameter.param_type_name == "argument":
-            words += value if isinstance(value, list | tuple) else [str(value)]
-        elif value not in (None, False, (), []) and value != parameter.get_default(context):
-            name = max(parameter.opts, key=len)
-            values = value if isinstance(value, list | tuple) else [value]
-            options += [name] if value is True else [word for each in values for word in (name, str(each))]
+            words += ["OUT"] if name == "out" else values
+        elif name not in CHANGES_NOTHING and value != parameter.get_default(context):
+            option = max(parameter.opts, key=len)
+            options += [option] if value is True else [w for each in values for w in (option, str(each))]
     return shlex.join([*words, *options])
 
 

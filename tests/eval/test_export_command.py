@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -38,32 +39,31 @@ def test_it_says_what_was_written_and_what_was_left_out(
     assert (result["export"], result["examples"], result["candidates"]) == (str(out), {"train": 3}, 4)
 
 
+GIVEN = (
+    (
+        "-f llava --select top-n -n 2 --score points --keep loop --keep empty",
+        "--format llava --select top-n --top 2 --score points --keep loop --keep empty",
+    ),
+    (
+        "--min-gap 0 --threshold 0 -f dpo --score points --seed 0 --dedupe pairs",
+        "--format dpo --threshold 0.0 --score points --min-gap 0.0",
+    ),
+)
+
+
 def test_the_card_holds_the_command_which_makes_the_same_again(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    run = make_run([["a b", "c"], ["d", "e f"]], carried={"points": [[1, 2], [3, 4]]})
-    out = tmp_path / "it's out"
-    given = [
-        "-f",
-        "llava",
-        "--select",
-        "top-n",
-        "-n",
-        "2",
-        "--score",
-        "points",
-        "--keep",
-        "loop",
-        "--keep",
-        "empty",
-    ]
-    assert call(capsys, "export", run, out, *given)[0] == 0
-    card = (out / "README.md").read_text()
-    (command,) = [line for line in card.splitlines() if line.startswith("cogbatch export")]
-    assert command == (
-        f"cogbatch export {run} {shlex.quote(str(out))} --format llava --select top-n --top 2 --score points"
-        " --keep loop --keep empty"
-    )
+    run = make_run([["a b", "c"], ["d", "e f"]], carried={"points": [[-1, 2], [0, 4]]})
+    for number, (given, expected) in enumerate(GIVEN):
+        trees = []
+        for form in (given, expected):
+            out = tmp_path / f"{number} {len(trees)}"
+            assert call(capsys, "export", run, out, *shlex.split(form), "--json", "--overwrite")[0] == 0
+            trees.append({path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()})
+            (command,) = re.findall("^cogbatch export .*", trees[-1]["README.md"].decode(), re.MULTILINE)
+            assert command == f"cogbatch export {run} OUT {expected}"
+        assert trees[0] == trees[1]
 
 
 def test_threshold_is_the_bound_of_the_selection(
