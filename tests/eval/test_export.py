@@ -167,7 +167,10 @@ def test_an_input_that_changed_gives_no_wrong_images(make_run: MakeRun) -> None:
     done = export(run, "llava")
     assert texts(done) == ["a", "c"]
     assert any("another size or time than when the job ran" in note for note in done.notes)
-    assert any("the input has another id there now (1)" in note for note in done.notes)
+    assert done.counts["outcomes"] == {"exported": 2, "input row changed or gone": 1}
+    assert done.counts["dropped"] == {"input row changed or gone": 1}
+    said = "1 items left out, their input row changed or is gone: the input has another id there now (1)"
+    assert said in done.notes
     rows.unlink()
     with pytest.raises(Exception, match=r"rows\.jsonl"):
         export(run, "llava")

@@ -39,7 +39,7 @@ class Tally:
     examples: Counter[Split] = field(default_factory=Counter)
     models: set[str] = field(default_factory=set)
     extensions: Counter[str] = field(default_factory=Counter)
-    missing: Counter[str] = field(default_factory=Counter)  # reasons why images are missing, a few
+    _reasons: dict[str, Counter[str]] = field(default_factory=dict)  # of an outcome, a few
     _images: dict[Split, set[bytes]] = field(default_factory=dict)
     _before: list[Mapping[str, float | None]] = field(default_factory=list)
     _after: list[Mapping[str, float | None]] = field(default_factory=list)
@@ -59,10 +59,16 @@ class Tally:
             content = bytes.fromhex(example.picture.content)[:IN_CONTENT_BYTES]
             self._images.setdefault(split, set()).add(content)
 
-    def add_missing(self, reason: str) -> None:
-        """Counts why an image was not there."""
-        if reason in self.missing or len(self.missing) < SAMPLE:
-            self.missing[reason] += 1
+    def add_reason(self, outcome: str, reason: str) -> None:
+        """Counts why an item had this outcome."""
+        reasons = self._reasons.setdefault(outcome, Counter())
+        if reason in reasons or len(reasons) < SAMPLE:
+            reasons[reason] += 1
+
+    def reasons(self, outcome: str, *, most: int = 3) -> str:
+        """The most frequent reasons for an outcome, each with its count."""
+        found = self._reasons[outcome].most_common(most)
+        return "; ".join(f"{reason} ({count})" for reason, count in found)
 
     def measure(self, run: int, item: Item, exported: Iterable[Example]) -> None:
         """Takes the item into the diversity figures, if it is drawn: by a hash of its place."""
