@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import typer
 
 from cogbatch.cli.app import app
-from cogbatch.cli.options import Checker, Debug, Json, Metric, References, Threshold, judge_options, show
+from cogbatch.cli.options import (
+    Checker,
+    Debug,
+    Json,
+    Metric,
+    References,
+    Threshold,
+    judge_options,
+    rows_percent,
+    show,
+)
 
-SAY_EVERY_S = 5.0
 CHANGES_NOTHING = ("overwrite", "as_json", "debug")  # in what is written
 # The names of cogbatch.eval.export.options; that module is too heavy for help.
 Format = Literal["llava", "sharegpt", "openai-chat", "dpo", "hf-dataset", "webdataset", "coco-captions"]
@@ -104,7 +111,12 @@ def export(
         partial=partial,
     )
     done = export_runs(
-        run_dirs, out, options, overwrite=overwrite, command=_command(context), on_progress=_progress()
+        run_dirs,
+        out,
+        options,
+        overwrite=overwrite,
+        command=_command(context),
+        on_progress=rows_percent("exported"),
     )
     for note in done.notes:
         typer.echo(f"Note: {note}", err=True)
@@ -141,16 +153,3 @@ def _command(context: typer.Context) -> str:
             option = max(parameter.opts, key=len)
             options += [option] if value is True else [w for each in values for w in (option, str(each))]
     return shlex.join([*words, *options])
-
-
-def _progress() -> Callable[[int, int], None]:
-    """Says how far it is, every few seconds."""
-    last_s = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last_s
-        if time.monotonic() - last_s >= SAY_EVERY_S:
-            last_s = time.monotonic()
-            typer.echo(f"exporting: {100 * done // max(total, 1)} % ({done} of {total} items)", err=True)
-
-    return report
