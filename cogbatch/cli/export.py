@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -19,14 +19,9 @@ from cogbatch.cli.options import (
     rows_percent,
     show,
 )
+from cogbatch.types import Dedupe, FormatName, ImageFormat, Select, SplitBy
 
 CHANGES_NOTHING = ("overwrite", "as_json", "debug")  # in what is written
-# The names of cogbatch.eval.export.options; that module is too heavy for help.
-Format = Literal["llava", "sharegpt", "openai-chat", "dpo", "hf-dataset", "webdataset", "coco-captions"]
-Select = Literal["best", "all", "top-n", "distinct", "threshold"]
-Dedupe = Literal["none", "pairs", "texts", "near"]
-SplitBy = Literal["perceptual", "pixels"]
-ImageFormat = Literal["keep", "png"]
 
 
 @app.command(no_args_is_help=True)
@@ -34,7 +29,7 @@ def export(
     context: typer.Context,
     run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR", help="Run directories, one or more.")],
     out: Annotated[str, typer.Argument(help="Folder to make; s3:// too where the format allows it.")],
-    format: Annotated[Format, typer.Option("--format", "-f", help="Who reads it: docs/export.md.")],
+    format: Annotated[FormatName, typer.Option("--format", "-f", help="Who reads it: docs/export.md.")],
     select: Annotated[
         Select | None, typer.Option(help="Which candidates of an item. [default: best; dpo makes pairs]")
     ] = None,
@@ -97,7 +92,7 @@ def export(
         threshold=threshold,
         judge=judge_options(checker, references, metric, None),
         score=score,
-        keep=tuple(keep or ()),  # type: ignore[arg-type]
+        keep=tuple(keep or ()),  # type: ignore[arg-type]  # typer has no list of a Literal
         dedupe=dedupe,
         near=near,
         validation=validation,

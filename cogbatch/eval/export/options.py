@@ -5,18 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from cogbatch.eval.judge import THRESHOLDS, JudgeOptions
+from cogbatch.types import Dedupe, FormatName, ImageFormat, Keep, Select, SplitBy
 
-Format = Literal["llava", "sharegpt", "openai-chat", "dpo", "hf-dataset", "webdataset", "coco-captions"]
-Select = Literal["best", "all", "top-n", "distinct", "threshold"]
-Dedupe = Literal["none", "pairs", "texts", "near"]
-Keep = Literal["loop", "length", "empty"]
-SplitBy = Literal["perceptual", "pixels"]
-ImageFormat = Literal["keep", "png"]
 CHOICES: dict[str, tuple[str, ...]] = {
-    "format": get_args(Format),
+    "format": get_args(FormatName),
     "select": get_args(Select),
     "dedupe": get_args(Dedupe),
     "split_by": get_args(SplitBy),
@@ -53,7 +48,7 @@ class ExportOptions:
     Raises ValueError: everything that is wrong, in one line.
     """
 
-    format: Format
+    format: FormatName
     select: Select | None = None
     top: int | None = None
     threshold: float | None = None

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cogbatch.eval.export.example import Example, Split
-from cogbatch.eval.export.options import SplitBy
 from cogbatch.eval.metrics import Average, averages, item_metrics
 from cogbatch.eval.runs import Item
-from cogbatch.types import Candidate
+from cogbatch.types import Candidate, SplitBy
 
 SAMPLE = 2000  # items that the diversity figures are over, about
 EXPORTED = "exported"
