@@ -82,8 +82,7 @@ def export(
     cogbatch export runs/demo data/pairs --format dpo --checker jobs.demo.check:check
     """
     del debug
-    from cogbatch.eval.export.export import export_runs
-    from cogbatch.eval.export.options import ExportOptions
+    from cogbatch.eval.export import ExportOptions, export_runs
 
     options = ExportOptions(
         format=format,

@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from small_run import MakeRun, write_run
 
 from cogbatch.errors import EvaluationError, RunDirectoryError
-from cogbatch.eval.export.export import Exported, export_runs
-from cogbatch.eval.export.options import ExportOptions
+from cogbatch.eval.export import Exported, ExportOptions, export_runs
 from cogbatch.types import RequestError
 from tests.s3 import s3_server
 

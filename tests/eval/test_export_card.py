@@ -9,8 +9,7 @@ import yaml
 from exported import encoded, export, noise, said
 from small_run import MODEL, MakeRun
 
-from cogbatch.eval.export.export import Exported, export_runs
-from cogbatch.eval.export.options import ExportOptions
+from cogbatch.eval.export import Exported, ExportOptions, export_runs
 
 
 def card(done: Exported) -> tuple[dict[str, Any], str]:

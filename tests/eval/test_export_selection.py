@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from small_run import MakeRun
 
 from cogbatch.errors import EvaluationError
+from cogbatch.eval.export import ExportOptions
 from cogbatch.eval.export.example import Choice
-from cogbatch.eval.export.options import ExportOptions
 from cogbatch.eval.export.scores import Scored
 from cogbatch.eval.export.selection import UNDECIDED, make_pairs, select
 from cogbatch.eval.judge import JudgeOptions
