@@ -57,7 +57,7 @@ def test_it_says_what_how_by_which_model_and_what_was_left_out(make_run: MakeRun
         "seed: 7",
         "```\nthe command\n```",
         "| candidates | 6 |",
-        "| candidates left out: cut off by max\\_new\\_tokens | 1 |",
+        "| candidates left out: cut off by max_new_tokens | 1 |",
         "| candidates exported | 5 |",
         "Candidates were scored by: log-probability per token (2 items).",
         "licence",
