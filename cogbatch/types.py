@@ -19,6 +19,13 @@ QuantizedPart = Literal["language", "vision", "vit"]
 BeamScore = Literal["length", "sat"]
 Similarity = Literal["ngram", "edit", "embedding"]
 Quality = Literal["logprob", "support"]
+# Of an export: eval/export/options.py says what they mean.
+FormatName = Literal["llava", "sharegpt", "openai-chat", "dpo", "hf-dataset", "webdataset", "coco-captions"]
+Select = Literal["best", "all", "top-n", "distinct", "threshold"]
+Dedupe = Literal["none", "pairs", "texts", "near"]
+Keep = Literal["loop", "length", "empty"]
+SplitBy = Literal["perceptual", "pixels"]
+ImageFormat = Literal["keep", "png"]
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from cogbatch.cli.app import app
-from cogbatch.cli.options import Checker, Debug, Json, Metric, References, Threshold, judge_options, show
+from cogbatch.cli.options import (
+    Checker,
+    Debug,
+    Json,
+    Metric,
+    References,
+    Threshold,
+    judge_options,
+    rows_percent,
+    show,
+)
+from cogbatch.types import Dedupe, FormatName, ImageFormat, Select, SplitBy
 
-SAY_EVERY_S = 5.0
-# The names of cogbatch.eval.export.options; that module is too heavy for help.
-Format = Literal["llava", "sharegpt", "openai-chat", "dpo", "hf-dataset", "webdataset", "coco-captions"]
-Select = Literal["best", "all", "top-n", "distinct", "threshold"]
-Dedupe = Literal["none", "pairs", "texts", "near"]
-SplitBy = Literal["perceptual", "pixels"]
-ImageFormat = Literal["keep", "png"]
+CHANGES_NOTHING = ("overwrite", "as_json", "debug")  # in what is written
 
 
 @app.command(no_args_is_help=True)
@@ -28,15 +31,12 @@ def export(
     out: Annotated[
         str, typer.Argument(metavar="OUT", help="Folder to make; s3:// too where the format allows it.")
     ],
-    format: Annotated[Format, typer.Option("--format", "-f", help="Who reads it: docs/export.md.")],
+    format: Annotated[FormatName, typer.Option("--format", "-f", help="Who reads it: docs/export.md.")],
     select: Annotated[
         Select | None, typer.Option(help="Which candidates of an item. [default: best; dpo makes pairs]")
     ] = None,
     top: Annotated[
         int | None, typer.Option("--top", "-n", min=1, help="Candidates an item for top-n. [default: none]")
-    ] = None,
-    min_score: Annotated[
-        float | None, typer.Option(help="Least score for threshold, and of chosen in dpo. [default: none]")
     ] = None,
     checker: Checker = None,
     references: References = None,
@@ -85,17 +85,16 @@ def export(
     """
     del debug
     from cogbatch.dataset.rows import printable
-    from cogbatch.eval.export.export import export_runs
-    from cogbatch.eval.export.options import ExportOptions
+    from cogbatch.eval.export import ExportOptions, export_runs
 
     options = ExportOptions(
         format=format,
         select=select,
         top=top,
-        min_score=min_score,
-        judge=judge_options(checker, references, metric, threshold),
+        threshold=threshold,
+        judge=judge_options(checker, references, metric, None),
         score=score,
-        keep=tuple(keep or ()),  # type: ignore[arg-type]
+        keep=tuple(keep or ()),  # type: ignore[arg-type]  # typer has no list of a Literal
         dedupe=dedupe,
         near=near,
         validation=validation,
@@ -109,7 +108,12 @@ def export(
         partial=partial,
     )
     done = export_runs(
-        run_dirs, out, options, overwrite=overwrite, command=_command(context), on_progress=_progress()
+        run_dirs,
+        out,
+        options,
+        overwrite=overwrite,
+        command=_command(context),
+        on_progress=rows_percent("exported"),
     )
     for note in done.notes:
         typer.echo(f"Note: {printable(note)}", err=True)
@@ -134,28 +138,15 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def _command(context: typer.Context) -> str:
-    """The command line that was given, in one form."""
+    """The command line that was given, in one form; OUT stands for the folder, which changes nothing."""
     words = ["cogbatch", "export"]
     options: list[str] = []
     for parameter in context.command.params:
-        value = context.params.get(parameter.name or "")
+        name, value = parameter.name or "", context.params.get(parameter.name or "")
+        values = value if isinstance(value, list | tuple) else [] if value is None else [value]
         if parameter.param_type_name == "argument":
-            words += value if isinstance(value, list | tuple) else [str(value)]
-        elif value not in (None, (), []) and value != parameter.get_default(context):
-            name = max(parameter.opts, key=len)
-            values = value if isinstance(value, list | tuple) else [value]
-            options += [name] if value is True else [word for each in values for word in (name, str(each))]
+            words += ["OUT"] if name == "out" else values
+        elif name not in CHANGES_NOTHING and value != parameter.get_default(context):
+            option = max(parameter.opts, key=len)
+            options += [option] if value is True else [w for each in values for w in (option, str(each))]
     return shlex.join([*words, *options])
-
-
-def _progress() -> Callable[[int, int], None]:
-    """Says how far it is, every few seconds."""
-    last_s = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last_s
-        if time.monotonic() - last_s >= SAY_EVERY_S:
-            last_s = time.monotonic()
-            typer.echo(f"exporting: {100 * done // max(total, 1)} % ({done} of {total} items)", err=True)
-
-    return report

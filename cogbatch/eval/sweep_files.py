@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from cogbatch.dataset.atomic import write_atomically, write_text
 from cogbatch.dataset.object_path import Place
+from cogbatch.eval.markdown import escaped, grid
 from cogbatch.eval.metrics import Average
 from cogbatch.eval.pareto import COST, rising
 from cogbatch.eval.sweep_table import PointResult, SweepTable
@@ -111,26 +112,26 @@ def markdown(table: SweepTable) -> str:
     titles = [name if short.count(name) == 1 else key for name, key in settings]
     first = [
         [
-            f"{_escaped(point.name)}{' ★' if point.on_front else ''}",
-            *(_escaped(_setting(point.run.settings.get(key))) for key in table.settings),
+            f"{escaped(point.name)}{' ★' if point.on_front else ''}",
+            *(escaped(_setting(point.run.settings.get(key))) for key in table.settings),
             *(cell(table, point, metric) for metric in main),
             f"{point.errors} of {point.items}" if not point.run.failure else "failed",
         ]
         for point in table.points
     ]
     lines = [
-        f"# {_escaped(table.name)}",
+        f"# {escaped(table.name)}",
         "",
         f"★ on the front of {table.quality} against {table.diversity}: no other point is at least as good in"
         " both and better in one. **Bold**: the best of its column. ±: half of the 95 % interval (bootstrap"
         " over items).",
         "",
-        *_grid(["point", *map(_escaped, titles), *main, "errors"], first),
+        grid(["point", *map(escaped, titles), *main, "errors"], first),
     ]
     if others:
-        rows = [[_escaped(point.name), *(cell(table, point, m) for m in others)] for point in table.points]
-        lines += ["", "## Every other metric", "", *_grid(["point", *others], rows)]
-    return "\n".join([*lines, "", *_notes(table)]) + "\n"
+        rows = [[escaped(point.name), *(cell(table, point, m) for m in others)] for point in table.points]
+        lines += ["## Every other metric", "", grid(["point", *others], rows)]
+    return "\n".join([*lines, *_notes(table)]) + "\n"
 
 
 def cell(table: SweepTable, point: PointResult, metric: str) -> str:
@@ -166,14 +167,9 @@ def _notes(table: SweepTable) -> Iterator[str]:
     )
     for point in table.points:
         if point.run.failure:
-            yield f"\n{_escaped(point.name)} failed: {_escaped(point.run.failure)}"
+            yield f"\n{escaped(point.name)} failed: {escaped(point.run.failure)}"
         elif point.no_pass_at_k:
-            yield f"\n{_escaped(point.name)} has no pass@k: {_escaped(point.no_pass_at_k)}"
-
-
-def _grid(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [titles, ["---"] * len(titles), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
+            yield f"\n{escaped(point.name)} has no pass@k: {escaped(point.no_pass_at_k)}"
 
 
 def _setting(value: Any) -> str:
@@ -181,14 +177,3 @@ def _setting(value: Any) -> str:
         return "–"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _escaped(text: str) -> str:
-    """As text of one Markdown cell."""
-    return (
-        " ".join(text.split())
-        .replace("\\", "\\\\")
-        .replace("|", "\\|")
-        .replace("*", "\\*")
-        .replace("<", "&lt;")
-    )

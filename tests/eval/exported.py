@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cogbatch.eval.export.export import Exported, export_runs
-from cogbatch.eval.export.options import ExportOptions
+from cogbatch.eval.export import Exported, ExportOptions, export_runs
 from cogbatch.types import Candidate
 
 

@@ -9,8 +9,7 @@ import yaml
 from exported import encoded, export, noise, said
 from small_run import MODEL, MakeRun, write_run
 
-from cogbatch.eval.export.export import Exported, export_runs
-from cogbatch.eval.export.options import ExportOptions
+from cogbatch.eval.export import Exported, ExportOptions, export_runs
 
 
 def card(done: Exported) -> tuple[dict[str, Any], str]:
@@ -59,7 +58,7 @@ def test_it_says_what_how_by_which_model_and_what_was_left_out(make_run: MakeRun
         "seed: 7",
         "```\nthe command\n```",
         "| candidates | 6 |",
-        "| candidates left out: cut off by max\\_new\\_tokens | 1 |",
+        "| candidates left out: cut off by max_new_tokens | 1 |",
         "| candidates exported | 5 |",
         "Candidates were scored by: log-probability per token (2 items).",
         "licence",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -38,32 +39,45 @@ def test_it_says_what_was_written_and_what_was_left_out(
     assert (result["export"], result["examples"], result["candidates"]) == (str(out), {"train": 3}, 4)
 
 
+GIVEN = (
+    (
+        "-f llava --select top-n -n 2 --score points --keep loop --keep empty",
+        "--format llava --select top-n --top 2 --score points --keep loop --keep empty",
+    ),
+    (
+        "--min-gap 0 --threshold 0 -f dpo --score points --seed 0 --dedupe pairs",
+        "--format dpo --threshold 0.0 --score points --min-gap 0.0",
+    ),
+)
+
+
 def test_the_card_holds_the_command_which_makes_the_same_again(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    run = make_run([["a b", "c"], ["d", "e f"]], carried={"points": [[1, 2], [3, 4]]})
-    out = tmp_path / "it's out"
-    given = [
-        "-f",
-        "llava",
-        "--select",
-        "top-n",
-        "-n",
-        "2",
-        "--score",
-        "points",
-        "--keep",
-        "loop",
-        "--keep",
-        "empty",
-    ]
-    assert call(capsys, "export", run, out, *given)[0] == 0
-    card = (out / "README.md").read_text()
-    (command,) = [line for line in card.splitlines() if line.startswith("cogbatch export")]
-    assert command == (
-        f"cogbatch export {run} {shlex.quote(str(out))} --format llava --select top-n --top 2 --score points"
-        " --keep loop --keep empty"
-    )
+    run = make_run([["a b", "c"], ["d", "e f"]], carried={"points": [[-1, 2], [0, 4]]})
+    for number, (given, expected) in enumerate(GIVEN):
+        trees = []
+        for form in (given, expected):
+            out = tmp_path / f"{number} {len(trees)}"
+            assert call(capsys, "export", run, out, *shlex.split(form), "--json", "--overwrite")[0] == 0
+            trees.append({path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()})
+            (command,) = re.findall("^cogbatch export .*", trees[-1]["README.md"].decode(), re.MULTILINE)
+            assert command == f"cogbatch export {run} OUT {expected}"
+        assert trees[0] == trees[1]
+
+
+def test_threshold_is_the_bound_of_the_selection(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run([["a b c d", "a b", "x"]], carried={"answer": [["a b c d"]]})
+    how = ["-f", "llava", "--select", "threshold", "--references", "answer", "--metric", "rouge-l"]
+    counts = []
+    for number, bound in enumerate(("0.5", "1")):
+        _, printed, _ = call(
+            capsys, "export", run, run.parent / f"{number}", *how, "--threshold", bound, "--json"
+        )
+        counts.append(json.loads(printed.splitlines()[-1])["examples"]["train"])
+    assert counts == [2, 1]
 
 
 def test_several_runs_come_before_the_folder(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +102,12 @@ def test_notes_are_on_stderr(make_run: MakeRun, capsys: pytest.CaptureFixture[st
     [
         (["-f", "dpo"], 1, "Error: dpo needs scores: a checker, references, or score (logprob only if"),
         (["-f", "parquet"], 2, "'parquet' is not one of 'llava'"),
-        (["-f", "llava", "--threshold", "1"], 1, "Error: --threshold needs --checker or --references"),
+        (["-f", "llava", "--threshold", "1"], 1, "Error: threshold is for select threshold and for dpo"),
+        (
+            ["-f", "llava", "--select", "threshold", "--threshold", "1"],
+            1,
+            "Error: select threshold needs scores: a checker, references, or score",
+        ),
         ([], 2, "Missing option '--format'"),
     ],
 )

@@ -16,7 +16,7 @@ from exported import encoded, export, loaded, noise, records
 from PIL import Image
 from small_run import MakeRun
 
-from cogbatch.eval.export.export import Exported
+from cogbatch.eval.export import Exported
 
 HOSTILE = ["../../x", "a\nb\u2028c", "🦊 红猫", '"}, {"', "x" * 5000]
 

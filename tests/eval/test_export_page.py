@@ -16,7 +16,8 @@ from PIL import Image
 from small_run import MakeRun
 
 from cogbatch.eval.export.formats import FORMATS
-from cogbatch.eval.export.options import CHOICES, Keep
+from cogbatch.eval.export.options import CHOICES
+from cogbatch.types import FormatName, Keep
 
 PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
 
@@ -81,3 +82,7 @@ def test_the_page_names_every_choice() -> None:
             assert re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", PAGE), (name, value)
     for value in get_args(Keep):
         assert f"`--keep {value}`" in PAGE
+
+
+def test_every_name_of_a_format_is_a_format() -> None:
+    assert tuple(FORMATS) == get_args(FormatName)

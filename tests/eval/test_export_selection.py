@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from small_run import MakeRun
 
 from cogbatch.errors import EvaluationError
+from cogbatch.eval.export import ExportOptions
 from cogbatch.eval.export.example import Choice
-from cogbatch.eval.export.options import ExportOptions
 from cogbatch.eval.export.scores import Scored
-from cogbatch.eval.export.selection import make_pairs, select
+from cogbatch.eval.export.selection import UNDECIDED, make_pairs, select
 from cogbatch.eval.judge import JudgeOptions
 
 FOUR = [
@@ -55,9 +55,9 @@ def scored(*scores: float | None, contents: dict[int, str] | None = None) -> Sco
             {"like a better one of its item": 2},
         ),
         (
-            {"select": "threshold", "score": "logprob", "min_score": -1},
+            {"select": "threshold", "score": "logprob", "threshold": -1},
             ["a red fox sits", "a blue dog"],
-            {"below min_score": 2},
+            {"below the threshold": 2},
         ),
     ],
     ids=["best", "top 2", "top 9", "all", "distinct", "distinct 0.6", "threshold"],
@@ -84,9 +84,66 @@ def test_a_judge_goes_before_everything_and_its_silence_is_no_score(make_run: Ma
     run = make_run([item, item], carried={"answers": [["red"], []]})
     judge = JudgeOptions(references="answers", metric="exact")
     assert texts(export(run, "llava", judge=judge)) == ["red", "blue"]
-    done = export(run, "llava", judge=judge, select="threshold", min_score=1, partial=True)
+    done = export(run, "llava", judge=judge, select="threshold", threshold=1, partial=True)
     assert texts(done) == ["red"]
     assert done.counts["dropped"]["without a score"] == 2
+
+
+CHECKER = """
+from types import SimpleNamespace
+def is_red(text, row): return "red" in text
+def length(text, row): return len(text)
+def marked(text, row): return SimpleNamespace(score=len(text), correct=None if "?" in text else "red" in text)
+"""
+
+
+@pytest.fixture
+def checkers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module in the current directory."""
+    name = f"selecting_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(CHECKER)
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+@pytest.mark.parametrize(
+    ("function", "threshold", "expected", "dropped"),
+    [
+        ("is_red", None, ["red"], {"not correct": 2}),
+        ("is_red", 0, ["red", "blue", "is it?"], {}),
+        ("length", 4, ["is it?", "blue"], {"below the threshold": 1}),
+        ("marked", None, ["red"], {"not correct": 1, UNDECIDED: 1}),
+        ("marked", 6, ["is it?"], {"below the threshold": 2}),
+    ],
+)
+def test_threshold_takes_what_is_correct_by_the_bound_or_by_the_checker_itself(
+    make_run: MakeRun,
+    checkers: str,
+    function: str,
+    threshold: float | None,
+    expected: list[str],
+    dropped: dict[str, int],
+) -> None:
+    judge = JudgeOptions(checker=f"{checkers}:{function}")
+    run = make_run([["red", "blue", "is it?"]])
+    done = export(run, "llava", select="threshold", judge=judge, threshold=threshold)
+    assert texts(done) == expected
+    assert done.counts["dropped"] == dropped
+
+
+def test_scores_alone_are_not_correct_and_the_error_says_what_is_missing(
+    make_run: MakeRun, checkers: str
+) -> None:
+    judge = JudgeOptions(checker=f"{checkers}:length")
+    with pytest.raises(EvaluationError, match="2 with a score that is neither correct nor wrong without a"):
+        export(make_run([["a", "b"]]), "llava", select="threshold", judge=judge)
+
+
+def test_references_need_no_threshold_where_the_metric_says_what_is_correct(make_run: MakeRun) -> None:
+    run = make_run([["red", "blue"]], carried={"answers": [["red"]]})
+    judge = JudgeOptions(references="answers", metric="exact")
+    done = export(run, "llava", select="threshold", judge=judge)
+    assert (texts(done), done.counts["dropped"]) == (["red"], {"not correct": 1})
 
 
 def test_contents_that_a_checker_calls_equal_are_not_distinct() -> None:
@@ -121,9 +178,9 @@ def test_loops_cut_and_empty_texts_are_left_out_unless_kept(make_run: MakeRun) -
 def test_scores_of_a_column_are_one_an_item_or_one_a_candidate(make_run: MakeRun) -> None:
     run = make_run([["a", "b"], ["c", "d"]], carried={"points": [[1, 5], [0.5, 0.1]], "aesthetic": [7, 2]})
     assert texts(export(run, "llava", score="points")) == ["b", "c"]
-    done = export(run, "llava", score="aesthetic", select="threshold", min_score=5)
+    done = export(run, "llava", score="aesthetic", select="threshold", threshold=5)
     assert texts(done) == ["a", "b"]
-    assert done.counts["dropped"] == {"below min_score": 2}
+    assert done.counts["dropped"] == {"below the threshold": 2}
 
 
 def test_what_lacks_the_score_that_was_asked_for_is_left_out(make_run: MakeRun) -> None:
@@ -163,7 +220,7 @@ def test_a_pair_is_the_best_and_the_worst_with_a_gap() -> None:
     assert indices(scored(2, 2)) == []
     assert indices(scored(2)) == []
     assert indices(scored(None, 5, None)) == []
-    assert indices(scored(1, 5), min_score=6) == []
+    assert indices(scored(1, 5), threshold=6) == []
 
 
 def test_several_pairs_of_an_item_share_no_candidate() -> None:
@@ -215,9 +272,18 @@ def test_dpo_by_log_probability_only_when_asked_for(make_run: MakeRun, tmp_path:
         ({"top": 3}, "select top-n and top go together"),
         ({"select": "top-n"}, "select top-n and top go together"),
         ({"select": "top-n", "top": 0}, "top is 0, expected at least 1"),
-        ({"select": "threshold", "min_score": 1}, "needs min_score and a checker, references or score"),
-        ({"min_score": float("nan"), "select": "threshold", "score": "logprob"}, "expected a finite number"),
-        ({"min_score": 1.0}, "min_score is for select threshold and for dpo"),
+        ({"select": "threshold", "threshold": 1}, "needs scores: a checker, references, or score"),
+        ({"select": "threshold", "score": "x"}, "needs a threshold: score x does not say what is correct"),
+        (
+            {"select": "threshold", "judge": JudgeOptions(references="a")},
+            "needs a threshold: cider does not say what is correct",
+        ),
+        ({"threshold": float("nan"), "select": "threshold", "score": "logprob"}, "expected a finite number"),
+        ({"threshold": 1.0}, "threshold is for select threshold and for dpo"),
+        (
+            {"judge": JudgeOptions(checker="a:b", threshold=1), "select": "threshold"},
+            "the threshold is that of the export; leave it out of the judge",
+        ),
         ({"min_gap": 1.0}, "min_gap is for dpo only"),
         ({"format": "dpo", "score": "x", "min_gap": -1.0}, "min_gap is -1.0, expected at least 0"),
         ({"format": "dpo", "score": "x", "select": "best"}, "leave select out"),

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from cogbatch import __version__
-from cogbatch.dataset.rows import printable
 from cogbatch.eval.export.example import SPLITS
 from cogbatch.eval.export.format import Format
 from cogbatch.eval.export.options import ExportOptions
 from cogbatch.eval.export.tally import Tally
+from cogbatch.eval.markdown import escaped, fenced, grid
 from cogbatch.eval.metrics import Average
 from cogbatch.eval.runs import Run
 from cogbatch.redact import without_secrets
@@ -52,19 +51,19 @@ def write_card(
     total = sum(tally.examples.values())
     unit = "pairs" if options.is_pairs else "examples"
     parts = [
-        f"---\n{header}---\n\n# {_inline(names)}\n",
+        f"---\n{header}---\n\n# {escaped(names)}\n",
         f"{total} {unit} for training, in the format `{options.format}` ({kind.source}), of the candidates"
         " that a vision-language model generated for images and prompts. Made by cogbatch"
         f" {__version__}. The texts were written by a model: some of them are wrong.\n",
-        _fenced(kind.reading.replace("{out}", "."), ""),
-        *(f"- {_inline(note)}\n" for note in notes),
+        fenced(kind.reading.replace("{out}", ".")),
+        *(f"- {escaped(note)}\n" for note in notes),
         f"## Licences\n\n{LICENCE}",
         f"## Counts\n\n{_counts(tally, unit)}",
         f"## Diversity\n\n{_diversity(tally)}",
         f"## How it was made\n\n{_how(options, tally)}",
-        _fenced(command, "") if command else "",
-        _fenced(_dump({"export": options.settings()}), "yaml"),
-        *(_fenced(_dump(_run(run)), "yaml") for run in runs),
+        fenced(command) if command else "",
+        fenced(_dump({"export": options.settings()}), "yaml"),
+        *(fenced(_dump(_run(run)), "yaml") for run in runs),
         "Fingerprints of the models, as each row has them:"
         f" {', '.join(f'`{mark}`' for mark in sorted(tally.models))}.\n",
     ]
@@ -112,7 +111,7 @@ def _counts(tally: Tally, unit: str) -> str:
         *dropped,
         ("candidates exported", tally.exported_candidates),
     ]
-    return _table(("", "count"), [(name, str(count)) for name, count in rows if count])
+    return grid(("", "count"), [(escaped(name), str(count)) for name, count in rows if count])
 
 
 def _diversity(tally: Tally) -> str:
@@ -127,7 +126,7 @@ def _diversity(tally: Tally) -> str:
         if _interval(found.get(name)) or _interval(exported.get(name))
     ]
     said = "Means over items, of at most about 2,000 drawn, with 95 % intervals (bootstrap over items).\n\n"
-    return said + _table(("", "all candidates of an item", "those exported"), rows)
+    return said + grid(("", "all candidates of an item", "those exported"), rows)
 
 
 def _interval(average: Average | None) -> str:
@@ -139,7 +138,7 @@ def _interval(average: Average | None) -> str:
 
 
 def _how(options: ExportOptions, tally: Tally) -> str:
-    ranked = ", ".join(f"{_inline(name)} ({count} items)" for name, count in tally.scored_by.items())
+    ranked = ", ".join(f"{escaped(name)} ({count} items)" for name, count in tally.scored_by.items())
     lines = [f"Candidates were scored by: {ranked or 'nothing'}."]
     if options.validation:
         lines.append(
@@ -169,27 +168,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def _fenced(text: str, language: str) -> str:
-    """A code block that nothing in the text can end."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}\n"
-
-
-def _inline(text: str) -> str:
-    """Text that is no markup: on one line, with what Markdown and HTML would read escaped."""
-    line = re.sub(r"([\\`*_\[\]|#])", r"\\\1", printable(" ".join(text.split())))
-    return line.replace("&", "&amp;").replace("<", "&lt;")
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(_table_lines(head, rows)) + "\n"
-
-
-def _table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{' --- |' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(_inline(cell) if '`' not in cell else cell for cell in row)} |"

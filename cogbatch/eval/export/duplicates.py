@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 
 from cogbatch.eval.export.example import Example
-from cogbatch.eval.export.options import Dedupe
 from cogbatch.eval.export.similar import NearTexts
 from cogbatch.text import normalise
+from cogbatch.types import Dedupe
 
 
 class Duplicates:

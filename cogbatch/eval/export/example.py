@@ -15,10 +15,11 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 
 @dataclass(frozen=True)
 class Choice:
-    """A candidate and the score that it was chosen by; None where it has none."""
+    """A candidate, the score that it was chosen by, whether that is enough; None where nothing says so."""
 
     candidate: Candidate
     score: float | None
+    is_correct: bool | None = None
 
     @property
     def text(self) -> str:

@@ -31,7 +31,8 @@ from cogbatch.eval.runs import Item, Run, open_run
 from cogbatch.redact import lacks_secrets
 from cogbatch.text import normalise
 
-ERROR_ROW, NO_IMAGE, NOTHING_LEFT = "error rows", "image missing or damaged", "no candidate left"
+ERROR_ROW, NOTHING_LEFT = "error rows", "no candidate left"
+NO_IMAGE, NO_ROW = "image missing or damaged", "input row changed or gone"
 NO_PAIR = "without a pair of candidates that differ enough in score"
 ALL_DUPLICATES = "only duplicates, or what the format cannot hold"
 REPORT_EVERY = 100  # items
@@ -153,9 +154,10 @@ def _fill(
     chosen = (found for source in sources for found in _choose(source, options, tally, on_progress))
     for found, picture in in_order(partial(_with_picture, kind=kind, options=options), chosen):
         if isinstance(picture, str):
-            tally.outcomes[NO_IMAGE] += 1
-            tally.dropped[NO_IMAGE] += sum(1 + (rejected is not None) for _, rejected in found.pairs)
-            tally.add_missing(picture)
+            outcome = NO_IMAGE if isinstance(found.row, Row) else NO_ROW
+            tally.outcomes[outcome] += 1
+            tally.dropped[outcome] += sum(1 + (rejected is not None) for _, rejected in found.pairs)
+            tally.add_reason(outcome, picture)
             continue
         kept = []
         for example in _examples(found, picture):
@@ -202,7 +204,7 @@ def _choose(
 def _with_picture(
     found: _Chosen, *, kind: Format, options: ExportOptions
 ) -> tuple[_Chosen, Picture | str | None]:
-    """With its picture, None for a text-only item, or why it has none."""
+    """With its picture, None for a text-only item, or why it has none, or no row."""
     row = found.row
     if isinstance(row, str):
         return found, row
@@ -246,7 +248,7 @@ def _side(example: Example, options: ExportOptions) -> Split:
 def _reasons(tally: Tally) -> str:
     counts = {**tally.outcomes, **tally.dropped}
     said = [f"{count} {reason}" for reason, count in counts.items() if count]
-    said += [f"for example {reason}" for reason, _ in tally.missing.most_common(1)]
+    said += [f"for example {tally.reasons(name, most=1)}" for name in (NO_IMAGE, NO_ROW) if counts.get(name)]
     return "; ".join(said) or "the runs have none"
 
 
@@ -257,9 +259,9 @@ def _notes(sources: Sequence[_Source], options: ExportOptions, tally: Tally) -> 
                 f"{source.run.path}: the input's files have another size or time than when the job ran; rows"
                 " whose id changed were left out, but images may not be those seen"
             )
-    if tally.outcomes[NO_IMAGE]:
-        common = "; ".join(f"{reason} ({count})" for reason, count in tally.missing.most_common(3))
-        yield f"{tally.outcomes[NO_IMAGE]} items left out, their image is missing or damaged: {common}"
+    for name, said in ((NO_IMAGE, "image is missing or damaged"), (NO_ROW, "input row changed or is gone")):
+        if tally.outcomes[name]:
+            yield f"{tally.outcomes[name]} items left out, their {said}: {tally.reasons(name)}"
     for split in SPLITS if options.validation else SPLITS[:1]:
         if not tally.examples[split]:
             yield f"no example fell into the {split} split: too few images for this share"

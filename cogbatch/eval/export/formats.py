@@ -12,8 +12,9 @@ from cogbatch.eval.export.llava import LLAVA
 from cogbatch.eval.export.openai_chat import OPENAI_CHAT
 from cogbatch.eval.export.sharegpt import SHAREGPT
 from cogbatch.eval.export.webdataset import WEBDATASET
+from cogbatch.types import FormatName
 
-FORMATS: Mapping[str, Format] = {
+FORMATS: Mapping[FormatName, Format] = {
     "llava": LLAVA,
     "sharegpt": SHAREGPT,
     "openai-chat": OPENAI_CHAT,

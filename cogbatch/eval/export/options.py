@@ -5,18 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from cogbatch.eval.judge import JudgeOptions
+from cogbatch.eval.judge import THRESHOLDS, JudgeOptions
+from cogbatch.types import Dedupe, FormatName, ImageFormat, Keep, Select, SplitBy
 
-Format = Literal["llava", "sharegpt", "openai-chat", "dpo", "hf-dataset", "webdataset", "coco-captions"]
-Select = Literal["best", "all", "top-n", "distinct", "threshold"]
-Dedupe = Literal["none", "pairs", "texts", "near"]
-Keep = Literal["loop", "length", "empty"]
-SplitBy = Literal["perceptual", "pixels"]
-ImageFormat = Literal["keep", "png"]
 CHOICES: dict[str, tuple[str, ...]] = {
-    "format": get_args(Format),
+    "format": get_args(FormatName),
     "select": get_args(Select),
     "dedupe": get_args(Dedupe),
     "split_by": get_args(SplitBy),
@@ -31,9 +26,12 @@ class ExportOptions:
     Args:
         format: of the training data.
         select: which candidates of an item; dpo makes pairs instead and takes none.
-        top: of top-n. min_score: of threshold, and the least score of a chosen candidate of dpo.
-        judge: what scores candidates. score: what scores them instead: "logprob" (nats per token),
-            "selector" (of a selector or beam), or a carried column with one number, or one a candidate.
+        top: of top-n. threshold: from which score a candidate is good enough for select threshold, or to be
+            the chosen one of dpo. None: select threshold takes what the checker or metric itself calls
+            correct; dpo asks for no score.
+        judge: what scores candidates; it has the export's threshold and none of its own.
+        score: what scores them instead: "logprob" (nats per token), "selector" (of a selector or beam), or a
+            carried column with one number, or one a candidate.
             Neither: the selector's score where an item has one, else log-probability per token.
         keep: candidates that would be left out: in a loop, cut off by max_new_tokens, without text.
         dedupe: what counts as a duplicate across items; the first in input order stays. pairs: the same
@@ -50,10 +48,10 @@ class ExportOptions:
     Raises ValueError: everything that is wrong, in one line.
     """
 
-    format: Format
+    format: FormatName
     select: Select | None = None
     top: int | None = None
-    min_score: float | None = None
+    threshold: float | None = None
     judge: JudgeOptions | None = None
     score: str | None = None
     keep: tuple[Keep, ...] = ()
@@ -95,7 +93,7 @@ def _wrong_values(options: ExportOptions) -> Iterator[str]:
         yield f"validation is {options.validation}, expected a share from 0 to below 1"
     if not 0 < options.near <= 1:
         yield f"near is {options.near}, expected a similarity above 0 and at most 1"
-    for name in ("min_score", "min_gap"):
+    for name in ("threshold", "min_gap"):
         value = getattr(options, name)
         if value is not None and not math.isfinite(value):
             yield f"{name} is {value}, expected a finite number"
@@ -124,9 +122,23 @@ def _wrong_together(options: ExportOptions) -> Iterator[str]:
                 yield f"{name} is for dpo only"
     if (options.select == "top-n") != (options.top is not None):
         yield "select top-n and top go together; give both or neither"
-    if options.select == "threshold" and (options.min_score is None or not has_score):
-        yield "select threshold needs min_score and a checker, references or score"
-    if options.min_score is not None and options.select != "threshold" and not options.is_pairs:
-        yield "min_score is for select threshold and for dpo"
+    if options.select == "threshold":
+        yield from _wrong_threshold(options)
+    elif options.threshold is not None and not options.is_pairs:
+        yield "threshold is for select threshold and for dpo"
+    if options.judge is not None and options.judge.threshold is not None:
+        yield "the threshold is that of the export; leave it out of the judge"
     if options.image_urls and options.format != "openai-chat":
         yield "image_urls is for openai-chat only; other formats hold their images"
+
+
+def _wrong_threshold(options: ExportOptions) -> Iterator[str]:
+    judge = options.judge
+    if judge is None and options.score is None:
+        yield "select threshold needs scores: a checker, references, or score"
+    elif options.threshold is not None:
+        return
+    elif judge is None:
+        yield f"select threshold needs a threshold: score {options.score} does not say what is correct"
+    elif judge.references is not None and judge.metric not in THRESHOLDS:
+        yield f"select threshold needs a threshold: {judge.metric} does not say what is correct"

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from cogbatch.errors import ImageError
-from cogbatch.eval.export.options import SplitBy
 from cogbatch.images import DEFAULT_LIMITS, ImageLimits, encoded_image, load_image
+from cogbatch.types import SplitBy
 
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 MIME_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}

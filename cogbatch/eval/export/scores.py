@@ -41,13 +41,14 @@ class Scorer:
     """Scores items of one run.
 
     Args:
-        columns: carried columns that its items need. score: as in ExportOptions.
+        columns: carried columns that its items need. score, threshold: as in ExportOptions.
         may_fall_back: an item of which the judge knows nothing is ranked as if there were no judge, which is
             wrong where scores are compared with a number.
     """
 
     columns: tuple[str, ...]
     score: str | None
+    threshold: float | None = None
     judge: Judge | None = None
     may_fall_back: bool = True
 
@@ -62,19 +63,28 @@ class Scorer:
             for candidate, one in zip(candidates, judged, strict=False)
             if one.content is not None
         }
-        by, scores = self._scores(item, candidates, judged)
-        pairs = zip(candidates, scores, strict=True)
-        choices = [Choice(candidate, score) for candidate, score in pairs]
+        by, verdicts = self._verdicts(item, candidates, judged)
+        choices = [
+            Choice(candidate, verdict.score, verdict.correct)
+            for candidate, verdict in zip(candidates, verdicts, strict=True)
+        ]
         choices.sort(key=lambda choice: (choice.score is None, -(choice.score or 0.0)))  # a stable sort
         return Scored(by, tuple(choices), contents)
 
-    def _scores(
+    def _verdicts(
         self, item: Item, candidates: Sequence[Candidate], judged: Sequence[Judgement]
-    ) -> tuple[str, Scores]:
+    ) -> tuple[str, Sequence[Judgement]]:
         if self.judge is not None and (
             not self.may_fall_back or any(one.score is not None for one in judged)
         ):
-            return self.judge.name, [one.score for one in judged]
+            return self.judge.name, judged
+        by, scores = self._scores(item, candidates)
+        return by, [Judgement(score, self._is_enough(score)) for score in scores]
+
+    def _is_enough(self, score: float | None) -> bool | None:
+        return None if score is None or self.threshold is None else score >= self.threshold
+
+    def _scores(self, item: Item, candidates: Sequence[Candidate]) -> tuple[str, Scores]:
         if self.score not in (None, LOGPROB, SELECTOR):
             return f"column {self.score}", _of_column(item, str(self.score), candidates)
         given = [_finite(candidate.score) for candidate in candidates]
@@ -85,7 +95,9 @@ class Scorer:
 
 def open_scorer(options: ExportOptions, run: Run) -> Scorer:
     """The scorer for the items of a run. Raises EvaluationError: no such checker or column."""
-    judge = open_judge(options.judge, run) if options.judge else None
+    judge = None
+    if options.judge is not None:
+        judge = open_judge(replace(options.judge, threshold=options.threshold), run)
     columns = judge.columns if judge else ()
     if options.score not in (None, LOGPROB, SELECTOR):
         if options.score not in run.carried:
@@ -96,7 +108,7 @@ def open_scorer(options: ExportOptions, run: Run) -> Scorer:
             )
         columns = (*columns, str(options.score))
     compares = options.is_pairs or options.select == "threshold"
-    return Scorer(columns, options.score, judge, may_fall_back=not compares)
+    return Scorer(columns, options.score, options.threshold, judge, may_fall_back=not compares)
 
 
 def _finite(score: float | None) -> float | None:

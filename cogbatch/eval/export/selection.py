@@ -13,7 +13,9 @@ from cogbatch.text import normalise
 from cogbatch.types import Candidate
 
 IN_A_LOOP, CUT_OFF, WITHOUT_TEXT = "in a loop", "cut off by max_new_tokens", "without text"
-UNSCORED, BELOW, LIKE_A_BETTER_ONE = "without a score", "below min_score", "like a better one of its item"
+UNSCORED, LIKE_A_BETTER_ONE = "without a score", "like a better one of its item"
+NOT_CORRECT, BELOW = "not correct", "below the threshold"
+UNDECIDED = "with a score that is neither correct nor wrong without a threshold"
 NOT_CHOSEN = "not chosen"
 
 
@@ -54,7 +56,7 @@ def select(scored: Scored, options: ExportOptions, dropped: Counter[str]) -> lis
         case "distinct":
             return _distinct(choices, scored.contents, options.near, dropped)
         case _:
-            return _from(choices, options.min_score, dropped)
+            return _correct(choices, BELOW if options.threshold is not None else NOT_CORRECT, dropped)
 
 
 def make_pairs(
@@ -78,17 +80,17 @@ def _is_pair(better: Choice, worse: Choice, options: ExportOptions) -> bool:
     return (
         high > low
         and high - low >= (options.min_gap or 0.0)
-        and (options.min_score is None or high >= options.min_score)
+        and (options.threshold is None or high >= options.threshold)
         and normalise(better.text) != normalise(worse.text)
     )
 
 
-def _from(choices: Sequence[Choice], least: float | None, dropped: Counter[str]) -> list[Choice]:
-    scored = [choice for choice in choices if choice.score is not None]
-    taken = [choice for choice in scored if least is None or (choice.score or 0.0) >= least]
-    dropped[UNSCORED] += len(choices) - len(scored)
-    dropped[BELOW] += len(scored) - len(taken)
-    return taken
+def _correct(choices: Sequence[Choice], if_not: str, dropped: Counter[str]) -> list[Choice]:
+    for choice in choices:
+        if not choice.is_correct:
+            undecided = UNSCORED if choice.score is None else UNDECIDED
+            dropped[undecided if choice.is_correct is None else if_not] += 1
+    return [choice for choice in choices if choice.is_correct]
 
 
 def _distinct(

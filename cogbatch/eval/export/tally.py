@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cogbatch.eval.export.example import Example, Split
-from cogbatch.eval.export.options import SplitBy
 from cogbatch.eval.metrics import Average, averages, item_metrics
 from cogbatch.eval.runs import Item
-from cogbatch.types import Candidate
+from cogbatch.types import Candidate, SplitBy
 
 SAMPLE = 2000  # items that the diversity figures are over, about
 EXPORTED = "exported"
@@ -39,7 +38,7 @@ class Tally:
     examples: Counter[Split] = field(default_factory=Counter)
     models: set[str] = field(default_factory=set)
     extensions: Counter[str] = field(default_factory=Counter)
-    missing: Counter[str] = field(default_factory=Counter)  # reasons why images are missing, a few
+    _reasons: dict[str, Counter[str]] = field(default_factory=dict)  # of an outcome, a few
     _images: dict[Split, set[bytes]] = field(default_factory=dict)
     _digest: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
     _before: list[Mapping[str, float | None]] = field(default_factory=list)
@@ -62,10 +61,16 @@ class Tally:
             name = bytes.fromhex(example.picture.content)[:IN_CONTENT_BYTES]
             self._images.setdefault(split, set()).add(name)
 
-    def add_missing(self, reason: str) -> None:
-        """Counts why an image was not there."""
-        if reason in self.missing or len(self.missing) < SAMPLE:
-            self.missing[reason] += 1
+    def add_reason(self, outcome: str, reason: str) -> None:
+        """Counts why an item had this outcome."""
+        reasons = self._reasons.setdefault(outcome, Counter())
+        if reason in reasons or len(reasons) < SAMPLE:
+            reasons[reason] += 1
+
+    def reasons(self, outcome: str, *, most: int = 3) -> str:
+        """The most frequent reasons for an outcome, each with its count."""
+        found = self._reasons[outcome].most_common(most)
+        return "; ".join(f"{reason} ({count})" for reason, count in found)
 
     def measure(self, run: int, item: Item, exported: Iterable[Example]) -> None:
         """Takes the item into the diversity figures, if it is drawn: by a hash of its place."""
