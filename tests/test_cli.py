@@ -181,6 +181,9 @@ def test_a_sweep_is_checked_and_listed_without_running(
     code, out, err = call(capsys, *sweep, "--recommend", "corect>=0.9")
     assert (code, out) == (1, "")
     assert err == "Error: --recommend 'corect>=0.9': corect: is no metric (did you mean correct?)\n"
+    code, out, err = call(capsys, *sweep, "--set", "judge.checker=no_such_module:check")
+    assert (code, out) == (1, "")
+    assert "no_such_module cannot be imported" in err
     assert not (tmp_path / "s").exists()
 
 

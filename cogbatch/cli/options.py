@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from cogbatch.types import Template
-
-if TYPE_CHECKING:
-    from cogbatch.eval.judge import JudgeOptions
+from cogbatch.types import JudgeMetric, JudgeOptions, Template
 
 Json = Annotated[bool, typer.Option("--json", help="Last line on stdout: the result as one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show where it came from.")]
@@ -34,9 +31,8 @@ References = Annotated[
     str | None,
     typer.Option(metavar="COLUMN", help="Carried column with texts that candidates are judged by."),
 ]
-# The names of cogbatch.eval.judge.Metric; that module is too heavy for help.
 Metric = Annotated[
-    Literal["cider", "bleu", "rouge-l", "vqa", "exact"],
+    JudgeMetric,
     typer.Option(help="How candidates are compared with references."),
 ]
 Threshold = Annotated[
@@ -53,8 +49,6 @@ def judge_options(
     Raises ValueError: both a checker and references, a threshold without either, or a metric without
     references.
     """
-    from cogbatch.eval.judge import JudgeOptions
-
     if references is None and metric != "cider":
         raise ValueError(f"--metric {metric} needs --references, texts that candidates are compared with")
     if checker is None and references is None:

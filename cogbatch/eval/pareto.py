@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-COST = "seconds_per_item"
+from cogbatch.metric_names import COST
+
 LOWER_IS_BETTER = frozenset({"self_bleu", COST})
 # The first of these that a run has.
 QUALITY = ("correct", "score", "logprob_per_token")

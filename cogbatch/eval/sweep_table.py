@@ -6,29 +6,18 @@ Reads run directories, runs nothing. How it is written down: sweep_files.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from cogbatch.dataset.parts import read_part
 from cogbatch.eval.digest import digest_run
-from cogbatch.eval.judge import Judge, JudgeOptions, open_judge
+from cogbatch.eval.judge import Judge, open_judge
 from cogbatch.eval.metrics import Average, averages
-from cogbatch.eval.pareto import COST, DIVERSITY, QUALITY, pareto_front, rising
+from cogbatch.eval.pareto import DIVERSITY, QUALITY, pareto_front, rising
 from cogbatch.eval.runs import Run, open_run
-
-
-@dataclass(frozen=True)
-class PointRun:
-    """A point as it was run.
-
-    settings: the keys that differ between points, with their values here. failure: why it has no numbers.
-    """
-
-    name: str
-    path: str
-    settings: Mapping[str, Any]
-    failure: str | None = None
+from cogbatch.eval.stored_sweep import PointRun, StoredSweep
+from cogbatch.metric_names import COST
+from cogbatch.types import JudgeOptions
 
 
 @dataclass(frozen=True)
@@ -76,7 +65,7 @@ class SweepTable:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The keys that differ between points."""
+        """Every key that a point sets."""
         return tuple(dict.fromkeys(key for point in self.points for key in point.run.settings))
 
     @property
@@ -87,33 +76,23 @@ class SweepTable:
         return tuple(dict.fromkeys([*first, *there]))
 
 
-def tabulate(
-    runs: Sequence[PointRun],
-    *,
-    name: str,
-    judge: JudgeOptions | None = None,
-    quality: str | None = None,
-    diversity: str | None = None,
-) -> SweepTable:
-    """Reads the parts of every point that did not fail.
-
-    Args:
-        quality, diversity: metrics that span the front; None: the first of the usual that a point has.
+def tabulate(sweep: StoredSweep) -> SweepTable:
+    """Reads the parts of every point that did not fail, judges them and compares them.
 
     Raises:
         RunDirectoryError: a run cannot be read. EvaluationError: the judge failed.
     """
     judges: dict[str, Judge] = {}
     points = []
-    for run in runs:
-        points.append(PointResult(run) if run.failure else _measure(run, judge, judges))
+    for run in sweep.points:
+        points.append(PointResult(run) if run.failure else _measure(run, sweep.judge, judges))
     there = {metric for point in points for metric, one in point.averages.items() if one.mean is not None}
-    quality = quality or next((metric for metric in QUALITY if metric in there), QUALITY[-1])
-    diversity = diversity or next((metric for metric in DIVERSITY if metric in there), DIVERSITY[0])
+    quality = sweep.quality or next((metric for metric in QUALITY if metric in there), QUALITY[-1])
+    diversity = sweep.diversity or next((metric for metric in DIVERSITY if metric in there), DIVERSITY[0])
     places = [(rising(quality, one.mean(quality)), rising(diversity, one.mean(diversity))) for one in points]
     judged = next(iter(judges.values())).name if judges else None
     return SweepTable(
-        name,
+        sweep.name,
         tuple(
             replace(point, on_front=on_front)
             for point, on_front in zip(points, pareto_front(places), strict=True)

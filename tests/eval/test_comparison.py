@@ -10,11 +10,10 @@ from parsed_page import Seen
 from small_run import Outputs, write_run
 
 from cogbatch.errors import RunDirectoryError
-from cogbatch.eval.judge import JudgeOptions
 from cogbatch.eval.report import write_report
 from cogbatch.eval.report.gallery import _within
 from cogbatch.eval.report.markup import Html
-from cogbatch.types import RequestError
+from cogbatch.types import JudgeOptions, RequestError
 
 HOSTILE = "</svg><script>alert(1)</script>"
 ALIKE: Outputs = [["a red cat", "a red cat"], ["a dog", "a dog"]]

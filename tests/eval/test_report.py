@@ -11,9 +11,8 @@ import pytest
 from parsed_page import Seen
 from small_run import MODEL, MakeRun
 
-from cogbatch.eval.judge import JudgeOptions
 from cogbatch.eval.report import write_report
-from cogbatch.types import RequestError
+from cogbatch.types import JudgeOptions, RequestError
 
 HOSTILE = '</p></style><script>alert(1)</script><img src=x onerror=alert(2)> & "quoted" \''
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from cogbatch.eval.judge import JudgeOptions
+from cogbatch.types import JudgeOptions
 
 Format = Literal["llava", "sharegpt", "openai-chat", "dpo", "hf-dataset", "webdataset", "coco-captions"]
 Select = Literal["best", "all", "top-n", "distinct", "threshold"]

@@ -10,12 +10,13 @@ from cogbatch.dataset.atomic import write_atomically
 from cogbatch.dataset.object_path import Place, place_of
 from cogbatch.errors import EvaluationError
 from cogbatch.eval.digest import digest_run
-from cogbatch.eval.judge import Judge, JudgeOptions, open_judge
+from cogbatch.eval.judge import Judge, open_judge
 from cogbatch.eval.pictures import read_pictures
 from cogbatch.eval.report.comparison import plane_of
 from cogbatch.eval.report.opened import Opened, open_runs
 from cogbatch.eval.report.page import render
 from cogbatch.eval.report.reported import Reported
+from cogbatch.types import JudgeOptions
 
 FILE_NAME = "report.html"
 BEGIN = b"<!DOCTYPE html>"  # of every page

@@ -10,9 +10,9 @@ from cogbatch.dataset.atomic import read_json
 from cogbatch.dataset.object_path import Place, names_in, place_of
 from cogbatch.dataset.parts import list_parts
 from cogbatch.errors import RunDirectoryError
-from cogbatch.eval.judge import JudgeOptions
 from cogbatch.eval.report.reported import names_of
 from cogbatch.eval.runs import Run, open_run
+from cogbatch.types import JudgeOptions
 
 
 @dataclass(frozen=True)
