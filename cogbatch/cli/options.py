@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from cogbatch.types import JudgeMetric, JudgeOptions, Template
 
+MAX_PROCESSES = 16
 Json = Annotated[bool, typer.Option("--json", help="Last line on stdout: the result as one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show where it came from.")]
 Picture = Annotated[
@@ -65,6 +67,11 @@ def show(lines: Iterable[str], result: Mapping[str, Any], *, as_json: bool) -> N
         typer.echo(line)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False, default=str))
+
+
+def processes() -> int:
+    """How many compute metrics: one a core, at most 16, as each takes about 100 MB."""
+    return min(os.cpu_count() or 1, MAX_PROCESSES)
 
 
 def percent(verb: str) -> Callable[[int, int], None]:

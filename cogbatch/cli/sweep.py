@@ -11,7 +11,7 @@ import typer
 
 from cogbatch.cli.app import app
 from cogbatch.cli.jobs import Address, Limit, Override, with_flags
-from cogbatch.cli.options import Debug, Json, show
+from cogbatch.cli.options import Debug, Json, processes, rows_percent, show
 
 
 @app.command(no_args_is_help=True)
@@ -61,7 +61,9 @@ def sweep(
     try:
         run_sweep(given, progress=progress)
         progress.say(f"comparing {len(given.points)} points")
-        table = tabulate(open_sweep(given.path))
+        progress.close()
+        swept = open_sweep(given.path)
+        table = tabulate(swept, workers=processes(), on_progress=rows_percent("compared"))
         sweep_files.write_table(table, place_of(given.path))
     except KeyboardInterrupt:
         progress.close()

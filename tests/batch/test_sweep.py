@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from cogbatch.batch.sweep import plan_sweep, run_sweep
 from cogbatch.batch.sweep_spec import Sweep, parse_sweep
 from cogbatch.dataset.parts import list_parts
 from cogbatch.errors import JobError, RunDirectoryError
+from cogbatch.eval.report import write_report
 from cogbatch.eval.stored_sweep import open_sweep
 from cogbatch.eval.sweep_table import SweepTable, tabulate
 
@@ -141,6 +143,16 @@ def test_a_point_with_too_many_errors_fails_alone(swept: Swept) -> None:
     ]
     assert swept.table.points[0].averages["num_candidates"].mean == 2
     assert swept.table.points[3].averages == {}
+
+
+def test_the_report_of_a_sweep_says_what_its_table_says(swept: Swept) -> None:
+    """sweep.json, as run_sweep leaves it, is all that a report knows of points and failures."""
+    page = write_report(swept.sweep.path, out=swept.folder / "report.html").read_text()
+    assert "3 runs" in page
+    assert f"hot failed: {swept.failures['hot']}" in html.unescape(page)
+    front = [point.name for point in swept.table.points if point.on_front]
+    plot = page[page.index("On the front") : page.index("Figures</h3>")]
+    assert [name for name in ("one", "two", "other") if f">{name}<" in plot] == front
 
 
 def test_progress_is_that_of_all_points(swept: Swept) -> None:

@@ -120,3 +120,11 @@ def test_settings_of_several_kinds_become_one_column_of_json() -> None:
 def test_the_same_parts_give_the_same_table(table: SweepTable) -> None:
     again = tabulate(StoredSweep("small", tuple(one.run for one in table.points), JUDGE))
     assert again == table
+
+
+def test_progress_is_that_of_the_rows_of_all_points(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, [["a"]] * 500, images=[None] * 500, shard_size=500) for name in "ab"]
+    points = tuple(PointRun(path.parent.name, str(path), {}) for path in runs)
+    told: list[tuple[int, int]] = []
+    tabulate(StoredSweep("s", points), on_progress=lambda done, total: told.append((done, total)))
+    assert told == [(500, 1000), (1000, 1000)]
