@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cogbatch.dataset.object_path import Place
 from cogbatch.dataset.parts import PartFooter
-from cogbatch.dataset.run_directory import RunDirectory
+from cogbatch.dataset.run_directory import RunDirectory, no_run
 from cogbatch.dataset.shards import Shard, stored_shards
 from cogbatch.errors import RunDirectoryError
 from cogbatch.types import Candidate, RequestError
@@ -153,9 +153,7 @@ def open_run(path: str | Place) -> Run:
     directory = RunDirectory(path)
     job = directory.read_job()
     if job is None:
-        raise RunDirectoryError(
-            f"{directory.path} has no job.json; expected a run directory, the output.path of a job"
-        )
+        raise no_run(directory.path)
     absent = [key for key in JOB_KEYS if key not in job]
     if absent:
         raise RunDirectoryError(

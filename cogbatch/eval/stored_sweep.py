@@ -36,11 +36,6 @@ class StoredSweep:
     diversity: str | None = None
 
 
-def is_sweep(path: Place) -> bool:
-    """Whether that is the directory of a sweep."""
-    return (path / "sweep.json").exists()
-
-
 def open_sweep(path: str | Place) -> StoredSweep:
     """The sweep in a directory. Raises RunDirectoryError: no sweep.json there, or a damaged one."""
     folder = place_of(path)

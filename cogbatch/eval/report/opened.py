@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from cogbatch.dataset.object_path import Place, place_of
 from cogbatch.dataset.parts import list_parts
+from cogbatch.dataset.run_directory import is_sweep
 from cogbatch.errors import RunDirectoryError
 from cogbatch.eval.report.reported import names_of
 from cogbatch.eval.runs import Run, open_run
-from cogbatch.eval.stored_sweep import StoredSweep, is_sweep, open_sweep
+from cogbatch.eval.stored_sweep import StoredSweep, open_sweep
 from cogbatch.types import JudgeOptions
 
 
