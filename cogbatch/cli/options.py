@@ -34,8 +34,8 @@ References = Annotated[
     typer.Option(metavar="COLUMN", help="Carried column with texts that candidates are judged by."),
 ]
 Metric = Annotated[
-    JudgeMetric,
-    typer.Option(help="How candidates are compared with references."),
+    JudgeMetric | None,
+    typer.Option(help="How candidates are compared with references. [default: cider]"),
 ]
 Threshold = Annotated[
     float | None,
@@ -51,7 +51,7 @@ def judge_options(
     Raises ValueError: both a checker and references, a threshold without either, or a metric without
     references.
     """
-    if references is None and metric != "cider":
+    if references is None and metric is not None:
         raise ValueError(f"--metric {metric} needs --references, texts that candidates are compared with")
     if checker is None and references is None:
         if threshold is not None:
@@ -59,7 +59,7 @@ def judge_options(
         return None
     if checker is not None and references is not None:
         raise ValueError("--checker and --references exclude each other; give one of the two")
-    return JudgeOptions(checker=checker, references=references, metric=metric, threshold=threshold)
+    return JudgeOptions(checker=checker, references=references, metric=metric or "cider", threshold=threshold)
 
 
 def show(lines: Iterable[str], result: Mapping[str, Any], *, as_json: bool) -> None:

@@ -32,7 +32,7 @@ def report(
     ] = 60,
     checker: Checker = None,
     references: References = None,
-    metric: Metric = "cider",
+    metric: Metric = None,
     threshold: Threshold = None,
     quality: Annotated[
         str | None,
