@@ -39,4 +39,5 @@ def test_axes_are_those_asked_for_or_the_first_of_the_usual_that_a_run_has() -> 
     assert plane_of(runs) == Plane("correct", "vendi_score", (False, False, True))
     assert plane_of(runs, quality="num_tokens").quality == "num_tokens"
     assert plane_of(runs, quality="pass@99").front == (False, False, False)
+    assert plane_of([run(correct=None, score=0.5, vendi_score=1.0)]).quality == "score"
     assert plane_of([{}]) == Plane("logprob_per_token", "vendi_score", (False,))
