@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ QuantizedPart = Literal["language", "vision", "vit"]
 BeamScore = Literal["length", "sat"]
 Similarity = Literal["ngram", "edit", "embedding"]
 Quality = Literal["logprob", "support"]
+JudgeMetric = Literal["cider", "bleu", "rouge-l", "vqa", "exact"]
 # Of an export: eval/export/options.py says what they mean.
 FormatName = Literal["llava", "sharegpt", "openai-chat", "dpo", "hf-dataset", "webdataset", "coco-captions"]
 Select = Literal["best", "all", "top-n", "distinct", "threshold"]
@@ -210,3 +212,35 @@ class RequestOutput:
     num_prompt_tokens: int = 0
     seconds: float = field(default=0.0, compare=False)
     tag: object = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """What candidates are judged by.
+
+    Args:
+        checker: `module:function`, called as function(text, row). row: the item's carried columns, and id,
+            prompt, image (path or URL), input_file, input_row. Returns a bool (correct or not), a number
+            (higher is better), or an object with `score` and, where it has them, `correct` and `content`,
+            which is equal for texts that say the same.
+        references: a carried column with a text, a list of texts, or such a list as JSON.
+        metric: how a candidate is compared with its references.
+        threshold: from which score a candidate is correct; None: where the checker or metric says so
+            itself (a bool, vqa and exact from 1).
+
+    Raises ValueError: both or neither of checker and references, an unknown metric, or a threshold
+    that is no number.
+    """
+
+    checker: str | None = None
+    references: str | None = None
+    metric: JudgeMetric = "cider"
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.checker is None) == (self.references is None):
+            raise ValueError("expected a checker or a column of references, one of the two")
+        if self.metric not in get_args(JudgeMetric):
+            raise ValueError(f"metric is {self.metric!r}: expected {', '.join(get_args(JudgeMetric))}")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise ValueError(f"threshold is {self.threshold}, expected a finite number")

@@ -181,7 +181,21 @@ def test_a_sweep_is_checked_and_listed_without_running(
     code, out, err = call(capsys, *sweep, "--recommend", "corect>=0.9")
     assert (code, out) == (1, "")
     assert err == "Error: --recommend 'corect>=0.9': corect: is no metric (did you mean correct?)\n"
+    code, out, err = call(capsys, *sweep, "--set", "judge.checker=no_such_module:check")
+    assert (code, out) == (1, "")
+    assert "no_such_module cannot be imported" in err
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("command", [["status"], ["show"], ["retry-failed"], ["export", "--format", "llava"]])
+def test_the_directory_of_a_sweep_is_no_run_and_said_to_be_a_sweep(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "sweep.json").write_text("{}")
+    out = [str(tmp_path / "out")] if command[0] == "export" else []
+    code, _, err = call(capsys, command[0], str(tmp_path), *out, *command[1:])
+    assert code == 1
+    assert err.endswith(f"{tmp_path} is a sweep, not a run; name one of its points: {tmp_path}/points/NAME\n")
 
 
 @pytest.mark.ray

@@ -18,7 +18,7 @@ from cogbatch.batch.stored import incomplete_addresses
 from cogbatch.batch.summary import ErrorKind, count_parts, error_kinds
 from cogbatch.batch.tally import Tally
 from cogbatch.dataset.retry import RetryRound
-from cogbatch.dataset.run_directory import RunDirectory
+from cogbatch.dataset.run_directory import RunDirectory, no_run
 from cogbatch.errors import RunDirectoryError
 
 
@@ -131,9 +131,7 @@ def _stored_spec(run: RunDirectory, overrides: Sequence[str]) -> JobSpec:
     """The spec of job.json for another start."""
     stored = run.read_job()
     if stored is None or not isinstance(stored.get("spec"), dict):
-        raise RunDirectoryError(
-            f"{run.path} has no job.json; expected a run directory, the output.path of a job"
-        )
+        raise no_run(run.path)
     here = f"output.path={json.dumps(str(run.path), ensure_ascii=False)}"
     spec = parse_spec(stored["spec"], overrides=[*overrides, here], where=str(run.path / "job.json"))
     if absent := incomplete_addresses(spec.model_dump(mode="json")):

@@ -21,7 +21,7 @@ from cogbatch.batch.summary import ErrorKind, count_parts, error_kinds
 from cogbatch.batch.tally import Tally
 from cogbatch.dataset.object_path import ObjectPath, Place, names_in, place_of
 from cogbatch.dataset.parts import PartFooter
-from cogbatch.dataset.run_directory import RunDirectory
+from cogbatch.dataset.run_directory import RunDirectory, no_run
 from cogbatch.dataset.run_lock import SILENT_S, Holder
 from cogbatch.dataset.shards import stored_shards
 from cogbatch.errors import CogbatchError, RunDirectoryError
@@ -109,9 +109,7 @@ def run_status(path: str | Place, *, now_s: float | None = None) -> RunStatus:
     run = RunDirectory(path)
     job = run.read_job()
     if job is None:
-        raise RunDirectoryError(
-            f"{run.path}: no job.json, so no job has started there; expected the output.path of a job"
-        )
+        raise no_run(run.path)
     shards = stored_shards(job, where=run.path / "job.json")
     footers = [footer for footer in run.footers() if footer.job_fingerprint == job["job_fingerprint"]]
     rows_total = sum(shard.num_rows for shard in shards)

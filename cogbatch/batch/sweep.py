@@ -1,4 +1,4 @@
-"""A sweep: its points are ordinary jobs over shared workers; one table at the end.
+"""A sweep: its points are ordinary jobs over shared workers. Judges and compares nothing: eval does.
 
 What lies in the points' directories is the only state: running a sweep again does what is missing.
 """
@@ -29,9 +29,6 @@ from cogbatch.dataset.object_path import Place, make_folder, place_of
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.shards import Shard
 from cogbatch.errors import CogbatchError, JobError, RunDirectoryError
-from cogbatch.eval.judge import load_function
-from cogbatch.eval.sweep_files import write_table
-from cogbatch.eval.sweep_table import PointRun, SweepTable, tabulate
 from cogbatch.redact import sayable
 
 
@@ -91,14 +88,13 @@ def plan_sweep(sweep: Sweep, *, backend: Backend | None = None) -> SweepPlan:
 
 def run_sweep(
     sweep: Sweep, *, progress: Progress | None = None, backend: Backend | None = None
-) -> SweepTable:
-    """Runs what is missing of every point, judges and compares them, and leaves the table.
+) -> dict[str, str]:
+    """Runs what is missing of every point, and leaves sweep.json; returns why points failed, by name.
 
-    A point that has too many errors, or whose workers cannot start, is in the table as failed; the others
-    go on.
+    A point that has too many errors, or whose workers cannot start, fails alone; the others go on.
 
     Raises:
-        CogbatchError: whatever can be known before Ray is started, all points at once; or the judge failed.
+        CogbatchError: whatever can be known before Ray is started, all points at once.
     """
     progress, backend = progress or Silent(), _remembering(backend or cogvlm_backend())
     checked = _check(sweep, backend)
@@ -107,7 +103,8 @@ def run_sweep(
     folder = place_of(sweep.path)
     with ExitStack() as locks:
         opened = _open(checked, models, locks, progress.say)
-        _leave_spec(sweep, folder, opened)
+        _leave_specs(sweep, folder)
+        _leave_sweep(sweep, folder, opened, failures={})
         log = RunDirectory(folder).logs / "ray.log"
         failures = run_points(opened, name=folder.name, log=log, backend=backend, progress=progress)
         for point in opened:
@@ -116,20 +113,9 @@ def run_sweep(
                     point.started.finish(None)
                 except JobError as err:
                     failures[point.name] = str(err)
-        runs = [
-            PointRun(point.name, str(point.started.run.path), given.settings, failures.get(point.name))
-            for given, point in zip(sweep.points, opened, strict=True)
-        ]
-        progress.say(f"comparing {len(runs)} points")
-        table = tabulate(
-            runs,
-            name=sweep.name,
-            judge=sweep.judge,
-            quality=sweep.quality,
-            diversity=sweep.diversity,
-        )
-        write_table(table, folder)
-    return table
+        if failures:
+            _leave_sweep(sweep, folder, opened, failures=failures)
+    return failures
 
 
 def _remembering(backend: Backend) -> Backend:
@@ -141,8 +127,6 @@ def _check(sweep: Sweep, backend: Backend) -> list[_Checked]:
     """All points with their inputs. Raises JobError that says what is wrong with any of them."""
     if (place_of(sweep.path) / "job.json").exists():
         raise RunDirectoryError(f"{sweep.path} is the run directory of a job; use another output.path")
-    if sweep.judge is not None and sweep.judge.checker is not None:
-        load_function(sweep.judge.checker)
     inputs: dict[Hashable, tuple[Dataset, tuple[Shard, ...]]] = {}
 
     def opening(spec: JobSpec) -> tuple[Dataset, tuple[Shard, ...]]:
@@ -205,23 +189,29 @@ def _open(
     return opened
 
 
-def _leave_spec(sweep: Sweep, folder: Place, opened: Sequence[OpenPoint]) -> None:
-    """sweep.json, and beside each point's directory its job spec, with which `run` goes on with it alone."""
+def _leave_specs(sweep: Sweep, folder: Place) -> None:
+    """Beside each point's directory its job spec, with which `run` goes on with it alone."""
+    make_folder(folder / "points")
+    for point in sweep.points:
+        text = yaml.safe_dump(stored_spec(point.spec), sort_keys=False, allow_unicode=True)
+        write_text(folder / "points" / f"{point.name}.yaml", text)
+
+
+def _leave_sweep(
+    sweep: Sweep, folder: Place, opened: Sequence[OpenPoint], *, failures: Mapping[str, str]
+) -> None:
+    """sweep.json, which eval reads: the points, how they came out, and how they are to be compared."""
     points = [
         {
             "name": given.name,
-            "folder": f"points/{given.name}",
             "overrides": given.overrides,
             "settings": given.settings,
+            "failure": failures.get(given.name),
             "job_fingerprint": point.started.job["job_fingerprint"],
             "spec": stored_spec(given.spec),
         }
         for given, point in zip(sweep.points, opened, strict=True)
     ]
-    make_folder(folder / "points")
-    for point in points:
-        text = yaml.safe_dump(point["spec"], sort_keys=False, allow_unicode=True)
-        write_text(folder / "points" / f"{point['name']}.yaml", text)
     write_json(
         folder / "sweep.json",
         {

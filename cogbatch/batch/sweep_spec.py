@@ -26,9 +26,9 @@ from cogbatch.batch.spec import (
     set_key,
 )
 from cogbatch.errors import JobError
-from cogbatch.eval.judge import JudgeOptions
-from cogbatch.eval.metric_names import why_unknown
+from cogbatch.metric_names import why_unknown
 from cogbatch.redact import sayable
+from cogbatch.types import JudgeOptions
 
 MAX_POINTS = 1_000
 MAX_NAME = 80  # characters; also what a file system and a terminal bear

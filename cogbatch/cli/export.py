@@ -40,7 +40,7 @@ def export(
     ] = None,
     checker: Checker = None,
     references: References = None,
-    metric: Metric = "cider",
+    metric: Metric = None,
     threshold: Threshold = None,
     score: Annotated[
         str | None,

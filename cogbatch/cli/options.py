@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from cogbatch.types import Template
+from cogbatch.types import JudgeMetric, JudgeOptions, Template
 
-if TYPE_CHECKING:
-    from cogbatch.eval.judge import JudgeOptions
-
+MAX_PROCESSES = 16
 Json = Annotated[bool, typer.Option("--json", help="Last line on stdout: the result as one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show where it came from.")]
 Picture = Annotated[
@@ -34,10 +33,9 @@ References = Annotated[
     str | None,
     typer.Option(metavar="COLUMN", help="Carried column with texts that candidates are judged by."),
 ]
-# The names of cogbatch.eval.judge.Metric; that module is too heavy for help.
 Metric = Annotated[
-    Literal["cider", "bleu", "rouge-l", "vqa", "exact"],
-    typer.Option(help="How candidates are compared with references."),
+    JudgeMetric | None,
+    typer.Option(help="How candidates are compared with references. [default: cider]"),
 ]
 Threshold = Annotated[
     float | None,
@@ -53,9 +51,7 @@ def judge_options(
     Raises ValueError: both a checker and references, a threshold without either, or a metric without
     references.
     """
-    from cogbatch.eval.judge import JudgeOptions
-
-    if references is None and metric != "cider":
+    if references is None and metric is not None:
         raise ValueError(f"--metric {metric} needs --references, texts that candidates are compared with")
     if checker is None and references is None:
         if threshold is not None:
@@ -63,7 +59,7 @@ def judge_options(
         return None
     if checker is not None and references is not None:
         raise ValueError("--checker and --references exclude each other; give one of the two")
-    return JudgeOptions(checker=checker, references=references, metric=metric, threshold=threshold)
+    return JudgeOptions(checker=checker, references=references, metric=metric or "cider", threshold=threshold)
 
 
 def show(lines: Iterable[str], result: Mapping[str, Any], *, as_json: bool) -> None:
@@ -71,6 +67,11 @@ def show(lines: Iterable[str], result: Mapping[str, Any], *, as_json: bool) -> N
         typer.echo(line)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False, default=str))
+
+
+def processes() -> int:
+    """How many compute metrics: one a core, at most 16, as each takes about 100 MB."""
+    return min(os.cpu_count() or 1, MAX_PROCESSES)
 
 
 def percent(verb: str) -> Callable[[int, int], None]:

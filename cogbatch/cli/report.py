@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -16,11 +15,10 @@ from cogbatch.cli.options import (
     References,
     Threshold,
     judge_options,
+    processes,
     rows_percent,
     show,
 )
-
-MAX_WORKERS = 16  # each takes about 100 MB
 
 
 @app.command(no_args_is_help=True)
@@ -34,7 +32,7 @@ def report(
     ] = 60,
     checker: Checker = None,
     references: References = None,
-    metric: Metric = "cider",
+    metric: Metric = None,
     threshold: Threshold = None,
     quality: Annotated[
         str | None,
@@ -65,7 +63,7 @@ def report(
         quality=quality,
         diversity=diversity,
         out=out,
-        workers=min(os.cpu_count() or 1, MAX_WORKERS),
+        workers=processes(),
         on_progress=rows_percent("read"),
     )
     show([str(path)], {"report": str(path)}, as_json=as_json)

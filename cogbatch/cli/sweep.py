@@ -11,7 +11,7 @@ import typer
 
 from cogbatch.cli.app import app
 from cogbatch.cli.jobs import Address, Limit, Override, with_flags
-from cogbatch.cli.options import Debug, Json, show
+from cogbatch.cli.options import Debug, Json, processes, rows_percent, show
 
 
 @app.command(no_args_is_help=True)
@@ -42,18 +42,29 @@ def sweep(
     from cogbatch.batch.progress import open_progress
     from cogbatch.batch.sweep import plan_sweep, run_sweep
     from cogbatch.batch.sweep_spec import load_sweep
+    from cogbatch.dataset.object_path import place_of
     from cogbatch.errors import JobError
     from cogbatch.eval import recommend as floors
     from cogbatch.eval import sweep_files
+    from cogbatch.eval.judge import load_function
+    from cogbatch.eval.stored_sweep import open_sweep
+    from cogbatch.eval.sweep_table import tabulate
 
     given = load_sweep(spec, overrides=with_flags(overrides, address, limit))
     asked = floors.parse_floors(recommend or [], judged=given.judge is not None)
+    if given.judge is not None and given.judge.checker is not None:
+        load_function(given.judge.checker)  # what cannot judge is said before anything runs
     if dry_run:
         plan = plan_sweep(given)
         return show(plan.lines(), plan.to_json(), as_json=as_json)
     progress = open_progress()
     try:
-        table = run_sweep(given, progress=progress)
+        run_sweep(given, progress=progress)
+        progress.say(f"comparing {len(given.points)} points")
+        progress.close()
+        swept = open_sweep(given.path)
+        table = tabulate(swept, workers=processes(), on_progress=rows_percent("compared"))
+        sweep_files.write_table(table, place_of(given.path))
     except KeyboardInterrupt:
         progress.close()
         typer.echo("Interrupted. Finished parts are kept; run the same command again to resume.", err=True)

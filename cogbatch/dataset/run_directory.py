@@ -48,6 +48,18 @@ _CHANGED = {
 }
 
 
+def is_sweep(path: Place) -> bool:
+    """Whether that is the directory of a sweep, whose points are run directories."""
+    return (path / "sweep.json").exists()
+
+
+def no_run(path: Place) -> RunDirectoryError:
+    """The error for a directory without job.json."""
+    if is_sweep(path):
+        return RunDirectoryError(f"{path} is a sweep, not a run; name one of its points: {path}/points/NAME")
+    return RunDirectoryError(f"{path} has no job.json; expected a run directory, the output.path of a job")
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """A run directory by its path; making one touches nothing, so that it can travel to workers.

@@ -20,6 +20,7 @@ from cogbatch.eval.metrics import (
 )
 from cogbatch.eval.parallel import measured
 from cogbatch.eval.runs import Item, Run
+from cogbatch.metric_names import COST
 from cogbatch.types import RequestError
 
 MAX_MESSAGES = 10_000  # different ones that are counted
@@ -64,8 +65,10 @@ class Digest:
 
     Args:
         rows_in: of the job. rows_out: in the parts. misplaced: rows out that are not where the grid has them.
-        candidates, tokens: delivered in all rows. model_fingerprints: the different ones in the rows.
-        foreign_rows: rows of another job. averages: over the items without error, those of a judge too.
+        candidates, tokens: delivered in all rows. engine_seconds: that engines worked for all rows, errors
+            too. model_fingerprints: the different ones in the rows.
+        foreign_rows: rows of another job. averages: over the items without error, those of a judge too, the
+            cost last.
         sample: in input order. added: identities of the error rows in it that were not drawn.
         judgements: of the candidates of each item of the sample; empty without a judge.
         no_pass_at_k: why there is no pass@k, where items were judged right or wrong.
@@ -80,6 +83,7 @@ class Digest:
     errors: tuple[ErrorGroup, ...]
     candidates: int
     tokens: int
+    engine_seconds: float
     model_fingerprints: tuple[str, ...]
     averages: tuple[Average, ...]
     sample: tuple[Item, ...]
@@ -143,6 +147,7 @@ def digest_run(
         errors=tally.groups(),
         candidates=tally.candidates,
         tokens=tally.tokens,
+        engine_seconds=tally.engine_seconds,
         model_fingerprints=tuple(sorted(tally.fingerprints)),
         averages=metrics,
         sample=tuple(tally.sample),
@@ -166,6 +171,7 @@ class _Tally:
     foreign_rows: int = 0
     candidates: int = 0
     tokens: int = 0
+    engine_seconds: float = 0.0
     fingerprints: set[str] = field(default_factory=set)
     kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
     messages: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -194,26 +200,28 @@ class _Tally:
     def measure(
         self, item: Item, metrics: Mapping[str, float | None], *, sampled: bool
     ) -> Mapping[str, float | None]:
-        """The metrics of an item without error, with those of the judge where there is one."""
+        """The metrics of an item without error, with those of the judge where there is one, and its cost."""
         for name in ITEM_VALUES:
             self.keep(name, metrics[name])
         for candidate in item.candidates:
             self.keep("num_tokens", candidate.num_tokens)
             self.keep("logprob_per_token", logprob_per_token(candidate))
+        cost = {COST: item.seconds}
         if self.judge is None:
-            return metrics
+            return {**metrics, **cost}
         judged = self.judge(item)
         for one in judged:
             self.keep("score", one.score)
         if sampled:
             self.judgements[-1] = judged
-        return dict(metrics) | quality_metrics(
+        quality = quality_metrics(
             [candidate.text for candidate in item.candidates],
             [one.score for one in judged],
             [one.correct for one in judged],
             [one.content for one in judged],
             draws=self.no_pass_at_k is None,
         )
+        return {**metrics, **quality, **cost}
 
     def add_error(self, item: Item, error: RequestError) -> None:
         self.kinds[error.stage, error.type] += 1
@@ -252,6 +260,7 @@ def _metrics(
         tally.fingerprints.add(item.model_fingerprint)
         tally.candidates += len(item.candidates)
         tally.tokens += sum(candidate.num_tokens for candidate in item.candidates)
+        tally.engine_seconds += item.seconds
         if item.error is None:
             yield tally.measure(item, vars(metrics), sampled=sampled)
         else:

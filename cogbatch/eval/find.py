@@ -1,4 +1,4 @@
-"""Some items of a run: by id, by place in the input, or drawn at random. Reads no more than that."""
+"""Some items of a run: by id, by place in the input, or drawn at random. Reads the parts that they are in."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Found:
 def find_items(run: Run, name: str, *, max_items: int) -> Found:
     """The items with that id, or the one item at FILE:ROW of the input, the identity that no other item has.
 
-    Reads the column of ids, or for FILE:ROW nothing, and then the rows found.
+    Reads the column of ids, or for FILE:ROW nothing, and then the parts with the rows found.
 
     Raises ValueError: no such item (with the nearest ids), or its row is not done yet. RunDirectoryError: a
     part cannot be read.

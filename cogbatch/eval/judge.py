@@ -16,15 +16,15 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from cogbatch.errors import EvaluationError
 from cogbatch.eval.metrics import CiderD, exact_match, rouge_l, sentence_bleu, vqa_accuracy
 from cogbatch.eval.runs import Item, Run
+from cogbatch.types import JudgeOptions
 
-Metric = Literal["cider", "bleu", "rouge-l", "vqa", "exact"]
 # From which score a candidate is correct, where the metric itself says so.
 THRESHOLDS: Mapping[str, float] = {"vqa": 1.0, "exact": 1.0}
 # Of one text against its references.
@@ -34,38 +34,6 @@ SIMPLE: Mapping[str, Callable[[str, Sequence[str]], float | None]] = {
     "vqa": vqa_accuracy,
     "exact": exact_match,
 }
-
-
-@dataclass(frozen=True)
-class JudgeOptions:
-    """What candidates are judged by.
-
-    Args:
-        checker: `module:function`, called as function(text, row). row: the item's carried columns, and id,
-            prompt, image (path or URL), input_file, input_row. Returns a bool (correct or not), a number
-            (higher is better), or an object with `score` and, where it has them, `correct` and `content`,
-            which is equal for texts that say the same.
-        references: a carried column with a text, a list of texts, or such a list as JSON.
-        metric: how a candidate is compared with its references.
-        threshold: from which score a candidate is correct; None: where the checker or metric says so
-            itself (a bool, vqa and exact from 1).
-
-    Raises ValueError: both or neither of checker and references, an unknown metric, or a threshold
-    that is no number.
-    """
-
-    checker: str | None = None
-    references: str | None = None
-    metric: Metric = "cider"
-    threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.checker is None) == (self.references is None):
-            raise ValueError("expected a checker or a column of references, one of the two")
-        if self.metric not in get_args(Metric):
-            raise ValueError(f"metric is {self.metric!r}: expected {', '.join(get_args(Metric))}")
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise ValueError(f"threshold is {self.threshold}, expected a finite number")
 
 
 @dataclass(frozen=True)

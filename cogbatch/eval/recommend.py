@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cogbatch.eval.metric_names import why_unknown
-from cogbatch.eval.pareto import COST
 from cogbatch.eval.sweep_table import PointResult, SweepTable
+from cogbatch.metric_names import COST, why_unknown
 
 _FLOOR = re.compile(r"\s*([\w@]+)\s*(>=|<=)\s*(\S+)\s*")
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cogbatch.dataset.object_path import Place
 from cogbatch.dataset.parts import PartFooter
-from cogbatch.dataset.run_directory import RunDirectory
+from cogbatch.dataset.run_directory import RunDirectory, no_run
 from cogbatch.dataset.shards import Shard, stored_shards
 from cogbatch.errors import RunDirectoryError
 from cogbatch.types import Candidate, RequestError
@@ -26,6 +26,7 @@ COLUMNS = (
     "error",
     "input_file",
     "input_row",
+    "seconds",
     "model_fingerprint",
     "job_fingerprint",
 )
@@ -47,7 +48,11 @@ JOB_KEYS = ("job_fingerprint", "model_fingerprint", "dataset_fingerprint", "spec
 
 @dataclass(frozen=True)
 class Item:
-    """One row of a part. candidates: without their token ids. carried: the columns that were asked for."""
+    """One row of a part.
+
+    candidates: without their token ids. carried: the columns that were asked for. seconds: its share of the
+    time that its engine worked, errors too.
+    """
 
     id: str
     image: str | None
@@ -56,6 +61,7 @@ class Item:
     error: RequestError | None
     input_file: str
     input_row: int
+    seconds: float
     model_fingerprint: str
     job_fingerprint: str
     carried: Mapping[str, Any] = field(default_factory=dict)
@@ -147,9 +153,7 @@ def open_run(path: str | Place) -> Run:
     directory = RunDirectory(path)
     job = directory.read_job()
     if job is None:
-        raise RunDirectoryError(
-            f"{directory.path} has no job.json; expected a run directory, the output.path of a job"
-        )
+        raise no_run(directory.path)
     absent = [key for key in JOB_KEYS if key not in job]
     if absent:
         raise RunDirectoryError(
@@ -175,6 +179,7 @@ def _item(row: Mapping[str, Any], carried: Sequence[str]) -> Item:
         error=row["error"] and RequestError(**row["error"]),
         input_file=row["input_file"],
         input_row=row["input_row"],
+        seconds=row["seconds"] or 0.0,
         model_fingerprint=row["model_fingerprint"],
         job_fingerprint=row["job_fingerprint"],
         carried={name: row[name] for name in carried},

@@ -14,8 +14,9 @@ from cogbatch.dataset.atomic import write_atomically, write_text
 from cogbatch.dataset.object_path import Place
 from cogbatch.eval.markdown import escaped, grid
 from cogbatch.eval.metrics import Average
-from cogbatch.eval.pareto import COST, rising
+from cogbatch.eval.pareto import rising
 from cogbatch.eval.sweep_table import PointResult, SweepTable
+from cogbatch.metric_names import COST
 
 NEUTRAL = frozenset({"num_candidates", "num_tokens"})  # neither more nor less is better
 Scalar = bool | int | float | str | None

@@ -5,30 +5,16 @@ Reads run directories, runs nothing. How it is written down: sweep_files.py.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from cogbatch.dataset.parts import read_part
-from cogbatch.eval.digest import digest_run
-from cogbatch.eval.judge import Judge, JudgeOptions, open_judge
-from cogbatch.eval.metrics import Average, averages
-from cogbatch.eval.pareto import COST, DIVERSITY, QUALITY, pareto_front, rising
-from cogbatch.eval.runs import Run, open_run
-
-
-@dataclass(frozen=True)
-class PointRun:
-    """A point as it was run.
-
-    settings: the keys that differ between points, with their values here. failure: why it has no numbers.
-    """
-
-    name: str
-    path: str
-    settings: Mapping[str, Any]
-    failure: str | None = None
+from cogbatch.eval.digest import Digest
+from cogbatch.eval.digests import digest_runs
+from cogbatch.eval.metrics import Average
+from cogbatch.eval.pareto import plane_of
+from cogbatch.eval.runs import open_run
+from cogbatch.eval.stored_sweep import PointRun, StoredSweep
+from cogbatch.metric_names import COST
 
 
 @dataclass(frozen=True)
@@ -38,7 +24,7 @@ class PointResult:
     Args:
         items, errors: rows of the run, and those of them that are errors. averages: by metric, over the items
             without error; none for a point that failed.
-        engine_seconds: that engines worked for all its items, see cost().
+        engine_seconds: that engines worked for all its items, errors too.
         no_pass_at_k: why there is no pass@k, where candidates were judged.
     """
 
@@ -76,7 +62,7 @@ class SweepTable:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The keys that differ between points."""
+        """Every key that a point sets."""
         return tuple(dict.fromkeys(key for point in self.points for key in point.run.settings))
 
     @property
@@ -88,77 +74,44 @@ class SweepTable:
 
 
 def tabulate(
-    runs: Sequence[PointRun],
-    *,
-    name: str,
-    judge: JudgeOptions | None = None,
-    quality: str | None = None,
-    diversity: str | None = None,
+    sweep: StoredSweep, *, workers: int = 1, on_progress: Callable[[int, int], None] | None = None
 ) -> SweepTable:
-    """Reads the parts of every point that did not fail.
+    """Reads the parts of every point that did not fail, judges them and compares them.
 
     Args:
-        quality, diversity: metrics that span the front; None: the first of the usual that a point has.
+        workers: processes that compute metrics, for large runs. on_progress: is told how many rows of how
+            many are read.
 
     Raises:
         RunDirectoryError: a run cannot be read. EvaluationError: the judge failed.
     """
-    judges: dict[str, Judge] = {}
-    points = []
-    for run in runs:
-        points.append(PointResult(run) if run.failure else _measure(run, judge, judges))
-    there = {metric for point in points for metric, one in point.averages.items() if one.mean is not None}
-    quality = quality or next((metric for metric in QUALITY if metric in there), QUALITY[-1])
-    diversity = diversity or next((metric for metric in DIVERSITY if metric in there), DIVERSITY[0])
-    places = [(rising(quality, one.mean(quality)), rising(diversity, one.mean(diversity))) for one in points]
-    judged = next(iter(judges.values())).name if judges else None
+    runs = {point.name: open_run(point.path) for point in sweep.points if not point.failure}
+    digests = digest_runs(list(runs.values()), judge=sweep.judge, workers=workers, on_progress=on_progress)
+    measured = {}
+    judge = None
+    for name, (digest, judged) in zip(runs, digests, strict=True):
+        judge = judge or judged
+        measured[name] = digest
+    points = [
+        _result(point, measured[point.name]) if point.name in measured else PointResult(point)
+        for point in sweep.points
+    ]
+    plane = plane_of([point.averages for point in points], quality=sweep.quality, diversity=sweep.diversity)
     return SweepTable(
-        name,
-        tuple(
-            replace(point, on_front=on_front)
-            for point, on_front in zip(points, pareto_front(places), strict=True)
-        ),
-        quality,
-        diversity,
-        judged,
+        sweep.name,
+        tuple(replace(one, on_front=on_front) for one, on_front in zip(points, plane.front, strict=True)),
+        plane.quality,
+        plane.diversity,
+        judge.name if judge is not None else None,
     )
 
 
-def _measure(point: PointRun, options: JudgeOptions | None, judges: dict[str, Judge]) -> PointResult:
-    run = open_run(point.path)
-    judge = None
-    if options is not None:
-        same_input = json.dumps([run.job["dataset_fingerprint"], run.job["spec"]["input"]], sort_keys=True)
-        if same_input not in judges:  # what it knows of all references is the same for all points over it
-            judges[same_input] = open_judge(options, run)
-        judge = judges[same_input]
-    digest = digest_run(run, max_items=0, judge=judge)
-    total_s, average = cost(run)
-    found = {one.metric: one for one in (average, *digest.averages)}
-    return PointResult(point, digest.rows_out, digest.num_errors, found, total_s, digest.no_pass_at_k)
-
-
-def cost(run: Run) -> tuple[float, Average]:
-    """Engine seconds of all rows, and their average over the items without error.
-
-    The column `seconds` of a row is its share of the time that its engine worked: its own prefill, of every
-    step of decoding the part that its rows (of the whole pool or all beams) are of all rows in that step, and
-    the choice of its candidates. So the sum over all rows of all points is the time that engines worked, and
-    what ran beside a point does not count for it. Loading, reading, writing and waiting do not count.
-    """
-    total = 0.0
-
-    def items() -> Iterator[Mapping[str, float | None]]:
-        nonlocal total
-        for part in run.parts:
-            table = read_part(run.path / "parts", part.name, ["seconds", "error"])
-            for seconds, is_error in zip(
-                table["seconds"].to_pylist(), table["error"].is_valid().to_pylist(), strict=True
-            ):
-                total += seconds or 0.0
-                if not is_error:
-                    yield {COST: seconds}
-
-    found = averages(items())
-    average = next((one for one in found if one.metric == COST), Average(COST, 0, None, None, None))
-    return total, average
+def _result(point: PointRun, digest: Digest) -> PointResult:
+    return PointResult(
+        point,
+        items=digest.rows_out,
+        errors=digest.num_errors,
+        averages={one.metric: one for one in digest.averages},
+        engine_seconds=digest.engine_seconds,
+        no_pass_at_k=digest.no_pass_at_k,
+    )

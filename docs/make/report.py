@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from cogbatch.eval.judge import JudgeOptions
 from cogbatch.eval.report import write_report
+from cogbatch.types import JudgeOptions
 from tests.eval.browser import missing, open_browser, show
 
 TARGET = Path(__file__).parents[1] / "report.png"

@@ -244,7 +244,7 @@ def test_no_damage_to_the_files_of_a_run_hides_the_others(tmp_path: Path) -> Non
 
 
 def test_a_place_without_a_run_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RunDirectoryError, match=r"no job.json, so no job has started there"):
+    with pytest.raises(RunDirectoryError, match=r"has no job\.json; expected a run directory"):
         run_status(tmp_path)
     with pytest.raises(RunDirectoryError, match="no such folder"):
         find_runs(tmp_path / "nowhere")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import sys
@@ -23,8 +24,10 @@ from cogbatch.batch.spec import JobSpec, load_spec
 from cogbatch.batch.sweep import plan_sweep, run_sweep
 from cogbatch.batch.sweep_spec import Sweep, parse_sweep
 from cogbatch.dataset.parts import list_parts
-from cogbatch.errors import EvaluationError, JobError, RunDirectoryError
-from cogbatch.eval.sweep_table import SweepTable
+from cogbatch.errors import JobError, RunDirectoryError
+from cogbatch.eval.report import write_report
+from cogbatch.eval.stored_sweep import open_sweep
+from cogbatch.eval.sweep_table import SweepTable, tabulate
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -54,6 +57,11 @@ def content(spec: JobSpec) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def compared(sweep: Sweep) -> SweepTable:
+    """What its sweep.json and its parts say."""
+    return tabulate(open_sweep(sweep.path))
+
+
 def spec_of(sweep: Sweep, name: str) -> JobSpec:
     (found,) = [point.spec for point in sweep.points if point.name == name]
     return found
@@ -79,6 +87,7 @@ class Lines:
 @dataclass(frozen=True)
 class Swept:
     sweep: Sweep
+    failures: dict[str, str]
     table: SweepTable
     progress: Lines
     folder: Path
@@ -99,8 +108,8 @@ def swept(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Swept:  
         ],
     )
     progress = Lines()
-    table = run_sweep(sweep, backend=NOTING, progress=progress)
-    return Swept(sweep, table, progress, folder)
+    failures = run_sweep(sweep, backend=NOTING, progress=progress)
+    return Swept(sweep, failures, compared(sweep), progress, folder)
 
 
 @pytest.mark.ray
@@ -124,7 +133,8 @@ def test_weights_are_loaded_once_in_each_worker_and_not_for_each_point(swept: Sw
 
 
 def test_a_point_with_too_many_errors_fails_alone(swept: Swept) -> None:
-    assert list(swept.table.failures) == ["hot"]
+    assert list(swept.failures) == ["hot"]
+    assert swept.table.failures == swept.failures
     assert "rows are errors, more than errors.max_error_rate 0.05" in swept.table.failures["hot"]
     assert [(p.name, p.items, p.errors) for p in swept.table.points[:3]] == [
         ("one", 120, 1),
@@ -133,7 +143,16 @@ def test_a_point_with_too_many_errors_fails_alone(swept: Swept) -> None:
     ]
     assert swept.table.points[0].averages["num_candidates"].mean == 2
     assert swept.table.points[3].averages == {}
-    assert "hot failed: " in (swept.folder / "sweep/table.md").read_text()
+
+
+def test_the_report_of_a_sweep_says_what_its_table_says(swept: Swept) -> None:
+    """sweep.json, as run_sweep leaves it, is all that a report knows of points and failures."""
+    page = write_report(swept.sweep.path, out=swept.folder / "report.html").read_text()
+    assert "3 runs" in page
+    assert f"hot failed: {swept.failures['hot']}" in html.unescape(page)
+    front = [point.name for point in swept.table.points if point.on_front]
+    plot = page[page.index("On the front") : page.index("Figures</h3>")]
+    assert [name for name in ("one", "two", "other") if f">{name}<" in plot] == front
 
 
 def test_progress_is_that_of_all_points(swept: Swept) -> None:
@@ -148,13 +167,12 @@ def test_progress_is_that_of_all_points(swept: Swept) -> None:
 @pytest.mark.ray
 def test_a_finished_sweep_is_only_counted_anew_and_points_are_ordinary_runs(swept: Swept) -> None:
     """run goes on with a point by the spec beside it, retry-failed mends one, and the sweep sees it."""
-    (swept.folder / "sweep/table.md").unlink()
     kept = replace(swept.sweep, points=swept.sweep.points[:3])
     progress = Lines()
-    table = run_sweep(kept, backend=REFUSING, progress=progress)  # no worker is asked
+    assert run_sweep(kept, backend=REFUSING, progress=progress) == {}  # no worker is asked
+    table = compared(kept)
     assert not [line for line in progress.said if "Ray" in line]
     assert (table.points, table.failures) == (swept.table.points[:3], {})
-    assert (swept.folder / "sweep/table.md").exists()
     own = load_spec(swept.folder / "sweep/points/one.yaml")
     assert run_job(own, backend=REFUSING).shards_done_now == 0
     assert retry_failed(own.output.path, backend=FAKE).rows_retried == 1
@@ -190,12 +208,6 @@ def test_what_is_wrong_with_points_is_said_for_all_of_them_before_ray(tmp_path: 
     (tmp_path / "data.jsonl").unlink()
     with pytest.raises(JobError, match=r"sweep sweep: 1 mistake: .*data\.jsonl"):
         plan_sweep(replace(sweep, points=sweep.points[2:] * 2), backend=FAKE)
-
-
-def test_a_checker_that_is_not_there_is_said_before_anything_runs(tmp_path: Path) -> None:
-    sweep = make_sweep(tmp_path, ["say"], points=[{}], judge={"checker": "no_such_module:check"})
-    with pytest.raises(EvaluationError, match="no_such_module cannot be imported"):
-        plan_sweep(sweep, backend=FAKE)
 
 
 def test_the_directory_of_a_job_is_no_place_for_a_sweep(tmp_path: Path) -> None:
@@ -248,7 +260,8 @@ def test_a_killed_sweep_is_resumed_where_its_parts_end(tmp_path: Path) -> None:
         driver.wait()
     parts = sum(len(list_parts(point.spec.output.path)) for point in sweep.points)
     assert 0 < parts < 30
-    table = run_sweep(sweep, backend=FAKE)
+    run_sweep(sweep, backend=FAKE)
+    table = compared(sweep)
     assert [(point.items, point.errors) for point in table.points] == [(40, 0)] * 3
     for point in sweep.points:
         assert set(rows_of(point.spec)) == {f"i{n}" for n in range(40)}
@@ -266,7 +279,8 @@ def test_a_row_that_kills_its_process_becomes_the_only_error_row_of_every_point(
         grid={"generation.seed": [1, 2]},
         set={"output.shard_size": 4},
     )
-    table = run_sweep(sweep, backend=FAKE)
+    run_sweep(sweep, backend=FAKE)
+    table = compared(sweep)
     for point in sweep.points:
         rows = rows_of(point.spec)
         assert [name for name, row in rows.items() if row["error"]] == ["i6"]
@@ -282,7 +296,7 @@ def test_a_row_that_kills_its_process_becomes_the_only_error_row_of_every_point(
 @pytest.mark.usefixtures("local_ray")
 def test_a_group_whose_workers_cannot_start_fails_and_the_others_go_on(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, ["say"] * 4, grid={"model.checkpoint": ["broken", "m"]})
-    table = run_sweep(sweep, backend=replace(FAKE, open_engine=refuse_broken))
-    assert list(table.failures) == ["checkpoint-broken"]
-    assert "no worker can start: " in table.failures["checkpoint-broken"]
-    assert table.points[1].items == 4
+    failures = run_sweep(sweep, backend=replace(FAKE, open_engine=refuse_broken))
+    assert list(failures) == ["checkpoint-broken"]
+    assert "no worker can start: " in failures["checkpoint-broken"]
+    assert compared(sweep).points[1].items == 4

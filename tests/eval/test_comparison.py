@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,10 @@ from parsed_page import Seen
 from small_run import Outputs, write_run
 
 from cogbatch.errors import RunDirectoryError
-from cogbatch.eval.judge import JudgeOptions
 from cogbatch.eval.report import write_report
 from cogbatch.eval.report.gallery import _within
 from cogbatch.eval.report.markup import Html
-from cogbatch.types import RequestError
+from cogbatch.types import JudgeOptions, RequestError
 
 HOSTILE = "</svg><script>alert(1)</script>"
 ALIKE: Outputs = [["a red cat", "a red cat"], ["a dog", "a dog"]]
@@ -81,52 +81,59 @@ def test_axes_can_be_chosen_and_wrong_ones_are_named(two: tuple[Path, Path]) -> 
         write_report(*two, quality="bleurt")
 
 
-def test_a_sweep_stands_for_its_points(tmp_path: Path) -> None:
-    sweep = tmp_path / "sweep"
-    for name in ("t-1.0", "t-0.5"):
-        made = run(tmp_path, OTHERS, name)
-        (sweep / "points").mkdir(parents=True, exist_ok=True)
-        made.rename(sweep / "points" / name)
-    (sweep / "sweep.json").write_text(json.dumps({}))
-    (sweep / "points" / "t-1.0.yaml").write_text("no point")
-    page = write_report(sweep)
-    assert page == sweep / "report.html"
-    seen = Seen(page.read_text())
-    assert seen.text.index("1 t-0.5") < seen.text.index("2 t-1.0")
-    assert "Points without" not in seen.text
+def sweep_of(folder: Path, *points: str, failures: Mapping[str, str] | None = None, **said: object) -> Path:
+    """A sweep's directory with a sweep.json of those points; their runs are made beside it."""
+    (folder / "points").mkdir(parents=True)
+    listed = [{"name": name, "settings": {}, "failure": (failures or {}).get(name)} for name in points]
+    whole = {"name": "my sweep", "judge": None, "quality": None, "diversity": None, "points": listed, **said}
+    (folder / "sweep.json").write_text(json.dumps(whole))
+    return folder
 
 
-def test_a_sweep_says_its_order_its_judge_and_its_axes(tmp_path: Path) -> None:
-    sweep = tmp_path / "sweep"
-    for name in ("low", "high"):
-        made = run(tmp_path, OTHERS, name)
-        (sweep / "points").mkdir(parents=True, exist_ok=True)
-        made.rename(sweep / "points" / name)
-    said = {
-        "name": "my sweep",
-        "judge": {"checker": None, "references": "answer", "metric": "exact", "threshold": None},
-        "quality": "score",
-        "diversity": "unique_rate",
-        "points": [{"name": "low"}, {"name": "high"}, {"name": "later"}],
-    }
-    (sweep / "sweep.json").write_text(json.dumps(said))
+def test_a_sweep_says_its_points_their_order_its_judge_and_its_axes(tmp_path: Path) -> None:
+    judge = {"checker": None, "references": "answer", "metric": "exact", "threshold": None}
+    sweep = sweep_of(
+        tmp_path / "sweep", "low", "high", "later", judge=judge, quality="score", diversity="unique_rate"
+    )
+    for name in ("low", "high", "dropped"):  # of the last its spec says nothing any more
+        run(tmp_path, OTHERS, name).rename(sweep / "points" / name)
     seen = Seen(write_report(sweep).read_text())
     assert seen.text.startswith("\nmy sweep: cogbatch report")
     assert "Points without a finished part: later." in seen.text
     assert seen.text.index("1 low") < seen.text.index("2 high")
+    assert "dropped" not in seen.text
     assert "score against unique rate" in str(seen.tags)
     chosen = write_report(sweep, quality="num_tokens", out=tmp_path / "other.html")
     assert "length against unique rate" in chosen.read_text()
-    (sweep / "sweep.json").write_text("{")
-    with pytest.raises(RunDirectoryError, match=r"sweep\.json cannot be read"):
-        write_report(sweep)
+    for damaged, match in (("{", "cannot be read"), ("{}", "is not as this version writes it")):
+        (sweep / "sweep.json").write_text(damaged)
+        with pytest.raises(RunDirectoryError, match=rf"sweep\.json {match}"):
+            write_report(sweep)
+
+
+def test_a_point_that_failed_is_named_and_its_rows_do_not_count(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path / "sweep", "good", "hot", failures={"hot": "too many errors"})
+    for name, outputs in (("good", ALIKE), ("hot", OTHERS)):
+        run(tmp_path, outputs, name).rename(sweep / "points" / name)
+    seen = Seen(write_report(sweep).read_text())
+    assert "hot failed: too many errors" in seen.text
+    assert "two birds" not in seen.text
+    sweep_of(tmp_path / "other", "hot", failures={"hot": "too many errors"})
+    with pytest.raises(RunDirectoryError, match=r"no point to report; .* hot failed: too many errors"):
+        write_report(tmp_path / "other")
+
+
+@pytest.mark.parametrize(("axis", "said"), [("seconds_per_item", "cost against"), ("pass@99", "none is on")])
+def test_every_metric_that_a_sweep_may_ask_for_makes_a_report(tmp_path: Path, axis: str, said: str) -> None:
+    sweep = sweep_of(tmp_path / "sweep", "low", "high", quality=axis)
+    for name in ("low", "high"):
+        run(tmp_path, OTHERS, name).rename(sweep / "points" / name)
+    assert said in write_report(sweep).read_text()
 
 
 def test_a_sweep_without_any_part_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "empty" / "points").mkdir(parents=True)
-    (tmp_path / "empty" / "sweep.json").write_text("{}")
-    with pytest.raises(RunDirectoryError, match="has no point with a finished part; run the sweep first"):
-        write_report(tmp_path / "empty")
+    with pytest.raises(RunDirectoryError, match=r"no point to report; run the sweep again\. Points without"):
+        write_report(sweep_of(tmp_path / "empty", "a"))
 
 
 def test_names_of_runs_are_text_everywhere(tmp_path: Path, two: tuple[Path, Path]) -> None:

@@ -17,7 +17,7 @@ from cogbatch.eval.export import ExportOptions
 from cogbatch.eval.export.example import Choice
 from cogbatch.eval.export.scores import Scored
 from cogbatch.eval.export.selection import UNDECIDED, make_pairs, select
-from cogbatch.eval.judge import JudgeOptions
+from cogbatch.types import JudgeOptions
 
 FOUR = [
     said(0, "a red fox", cumulative_logprob=-8.0),  # -2 a token

@@ -12,9 +12,9 @@ from small_run import MakeRun
 
 from cogbatch.errors import EvaluationError
 from cogbatch.eval.digest import digest_run
-from cogbatch.eval.judge import Judgement, JudgeOptions, open_judge
+from cogbatch.eval.judge import Judgement, open_judge
 from cogbatch.eval.runs import open_run
-from cogbatch.types import RequestError
+from cogbatch.types import JudgeOptions, RequestError
 
 CHECKER = """
 from types import SimpleNamespace

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from cogbatch.eval.metrics import METRICS, ItemMetrics, averages
+from cogbatch.eval.metrics import ItemMetrics, averages
+from cogbatch.metric_names import METRICS
 
 
 def rated(value: float | None) -> ItemMetrics:

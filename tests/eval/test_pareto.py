@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cogbatch.eval.pareto import pareto_front, rising
+from cogbatch.eval.metrics import Average
+from cogbatch.eval.pareto import Plane, pareto_front, plane_of, rising
 
 VALUES = st.integers(0, 5).map(float)
 
@@ -28,3 +29,15 @@ def test_where_lower_is_better_the_sign_turns() -> None:
     assert rising("self_bleu", 3.0) == -3
     assert rising("correct", 3.0) == 3
     assert rising("self_bleu", None) is None
+
+
+def test_axes_are_those_asked_for_or_the_first_of_the_usual_that_a_run_has() -> None:
+    def run(**means: float | None) -> dict[str, Average]:
+        return {metric: Average(metric, 1, mean, None, None) for metric, mean in means.items()}
+
+    runs = [run(correct=None, vendi_score=None), {}, run(correct=1.0, vendi_score=2.0, num_tokens=3.0)]
+    assert plane_of(runs) == Plane("correct", "vendi_score", (False, False, True))
+    assert plane_of(runs, quality="num_tokens").quality == "num_tokens"
+    assert plane_of(runs, quality="pass@99").front == (False, False, False)
+    assert plane_of([run(correct=None, score=0.5, vendi_score=1.0)]).quality == "score"
+    assert plane_of([{}]) == Plane("logprob_per_token", "vendi_score", (False,))

@@ -6,7 +6,8 @@ import pytest
 
 from cogbatch.eval.metrics import Average
 from cogbatch.eval.recommend import Recommendation, parse_floors, recommend
-from cogbatch.eval.sweep_table import PointResult, PointRun, SweepTable
+from cogbatch.eval.stored_sweep import PointRun
+from cogbatch.eval.sweep_table import PointResult, SweepTable
 
 
 def point(name: str, cost: float, failure: str | None = None, **means: float) -> PointResult:

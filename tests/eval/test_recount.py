@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from small_run import Outputs, write_run
 
-from cogbatch.eval.judge import JudgeOptions
 from cogbatch.eval.sweep_files import write_table
 from cogbatch.eval.sweep_table import PointRun, tabulate
-from cogbatch.types import RequestError
+from cogbatch.types import JudgeOptions, RequestError
 from tests.recount import disagreements
 
 POINTS: Mapping[str, Outputs] = {

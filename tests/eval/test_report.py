@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from parsed_page import Seen
-from small_run import MODEL, MakeRun
+from small_run import MODEL, MakeRun, candidate
 
-from cogbatch.eval.judge import JudgeOptions
 from cogbatch.eval.report import write_report
-from cogbatch.types import RequestError
+from cogbatch.types import JudgeOptions, RequestError
 
 HOSTILE = '</p></style><script>alert(1)</script><img src=x onerror=alert(2)> & "quoted" \''
 
@@ -177,3 +177,27 @@ def test_headings_are_in_order_and_controls_have_labels(make_run: MakeRun) -> No
 def test_when_the_parts_were_written_is_told(make_run: MakeRun) -> None:
     seen = Seen(write_report(make_run([["a"]] * 6, written_s=[10, 20, 30])).read_text())
     assert "0.3 rows/s over 20 s" in seen.text
+
+
+def test_without_a_judge_scores_are_those_of_the_selector_and_sources_are_shown(make_run: MakeRun) -> None:
+    first, second = (
+        replace(candidate(index, text), score=score, source=source)
+        for index, (text, score, source) in enumerate([("a", 0.25, "short & plain"), ("b", 0.75, "long")])
+    )
+    run = make_run([[first, second], ["c", "d"]], carried={"answer": ["b", "c"]})
+    seen = Seen(write_report(run).read_text())
+    cards = [values for name, values in seen.tags if name == "article"]
+    assert [card.get("data-score") for card in cards] == ["0.5", None]
+    assert "score-up" in {values["value"] for name, values in seen.tags if name == "option"}
+    assert "score 0.250" in seen.text
+    assert seen.text.count("short & plain") == 1
+    assert "Scores are those of the selector or the beams" in seen.text
+    judged = Seen(write_report(run, judge=JudgeOptions(references="answer", metric="exact")).read_text())
+    assert "score 0.250" not in judged.text
+    assert [values.get("data-score") for name, values in judged.tags if name == "article"] == ["0.5", "0.5"]
+    assert "Scores are those of the selector" not in judged.text
+
+
+def test_candidates_without_any_score_are_not_sorted_by_it(make_run: MakeRun) -> None:
+    seen = Seen(write_report(make_run([["a"]])).read_text())
+    assert "score-up" not in {values["value"] for name, values in seen.tags if name == "option"}

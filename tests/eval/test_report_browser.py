@@ -12,9 +12,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 from small_run import write_run
 
-from cogbatch.eval.judge import JudgeOptions
 from cogbatch.eval.report import write_report
-from cogbatch.types import RequestError
+from cogbatch.types import JudgeOptions, RequestError
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 

@@ -67,3 +67,13 @@ def test_folders_of_the_page_are_made_and_a_metric_without_references_is_refused
     assert page.exists()
     code, _, err = call(capsys, "report", run, "--metric", "bleu")
     assert (code, err.startswith("Error: --metric bleu needs --references")) == (1, True)
+
+
+@pytest.mark.parametrize("command", [["report"], ["export", "out", "--format", "llava"]])
+@pytest.mark.parametrize("judge", [[], ["--checker", "jobs.demo.check:check"]])
+def test_a_metric_that_compares_nothing_is_refused(
+    capsys: pytest.CaptureFixture[str], command: list[str], judge: list[str]
+) -> None:
+    code, out, err = call(capsys, command[0], "nowhere", *command[1:], "--metric", "cider", *judge)
+    assert (code, out) == (1, "")
+    assert err == "Error: --metric cider needs --references, texts that candidates are compared with\n"

@@ -12,9 +12,9 @@ import pytest
 from small_run import write_run
 
 from cogbatch.eval import sweep_files
-from cogbatch.eval.judge import JudgeOptions
-from cogbatch.eval.sweep_table import PointRun, SweepTable, tabulate
-from cogbatch.types import RequestError
+from cogbatch.eval.stored_sweep import PointRun, StoredSweep
+from cogbatch.eval.sweep_table import SweepTable, tabulate
+from cogbatch.types import JudgeOptions, RequestError
 
 ERROR = RequestError("generate", "ValueError", "no")
 REFERENCES = {"reference": ["a b", "c", "d"]}
@@ -28,7 +28,7 @@ def point(folder: Path, name: str, outputs: Any, settings: Mapping[str, Any], **
 @pytest.fixture
 def table(tmp_path: Path) -> SweepTable:
     """plain: right in 2/2 and 1/2, and an error. chosen: right in 1/2, 1/2 and 2/2, by a selector."""
-    runs = [
+    runs = (
         point(tmp_path, "plain", [["a b", "a b"], ["c", "x"], ERROR], {"a.k|x": 1}, seconds=[1, 3, 5]),
         point(
             tmp_path,
@@ -39,8 +39,8 @@ def table(tmp_path: Path) -> SweepTable:
             generation={"selector": "dpp"},
         ),
         PointRun("gone", str(tmp_path / "gone"), {"a.k|x": None}, "no worker can start: a | b"),
-    ]
-    return tabulate(runs, name="small", judge=JUDGE)
+    )
+    return tabulate(StoredSweep("small", runs, JUDGE))
 
 
 def test_metrics_are_means_over_items_without_error(table: SweepTable) -> None:
@@ -70,13 +70,13 @@ def test_cost_adds_up_over_all_rows_and_its_mean_leaves_errors_out(table: SweepT
 def test_the_front_is_of_the_axes_and_lower_may_be_better(table: SweepTable) -> None:
     assert (table.quality, table.diversity) == ("correct", "vendi_score")
     assert [one.on_front for one in table.points] == [True, True, False]
-    runs = [one.run for one in table.points]
-    found = tabulate(runs, name="s", judge=JUDGE, quality="correct", diversity="seconds_per_item")
+    runs = tuple(one.run for one in table.points)
+    found = tabulate(StoredSweep("s", runs, JUDGE, quality="correct", diversity="seconds_per_item"))
     assert [one.on_front for one in found.points] == [True, False, False]
 
 
 def test_without_a_judge_quality_is_what_the_model_thinks(table: SweepTable) -> None:
-    found = tabulate([one.run for one in table.points], name="s")
+    found = tabulate(StoredSweep("s", tuple(one.run for one in table.points)))
     assert (found.quality, found.judge) == ("logprob_per_token", None)
     assert "correct" not in found.metrics
     assert found.points[1].no_pass_at_k is None
@@ -113,10 +113,18 @@ def test_markdown_marks_the_best_and_the_front_and_says_what_failed(table: Sweep
 def test_settings_of_several_kinds_become_one_column_of_json() -> None:
     values = ["a", 1, None, {"share": 2}, True]
     runs = [PointRun(f"p{n}", "nowhere", {"key": value}, "failed") for n, value in enumerate(values)]
-    found = sweep_files.columns_of(tabulate(runs, name="s"))
+    found = sweep_files.columns_of(tabulate(StoredSweep("s", tuple(runs))))
     assert found["key"] == ['"a"', "1", None, '{"share": 2}', "true"]
 
 
 def test_the_same_parts_give_the_same_table(table: SweepTable) -> None:
-    again = tabulate([one.run for one in table.points], name="small", judge=JUDGE)
+    again = tabulate(StoredSweep("small", tuple(one.run for one in table.points), JUDGE))
     assert again == table
+
+
+def test_progress_is_that_of_the_rows_of_all_points(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, [["a"]] * 500, images=[None] * 500, shard_size=500) for name in "ab"]
+    points = tuple(PointRun(path.parent.name, str(path), {}) for path in runs)
+    told: list[tuple[int, int]] = []
+    tabulate(StoredSweep("s", points), on_progress=lambda done, total: told.append((done, total)))
+    assert told == [(500, 1000), (1000, 1000)]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
-from cogbatch.eval.judge import THRESHOLDS, JudgeOptions
-from cogbatch.types import Dedupe, FormatName, ImageFormat, Keep, Select, SplitBy
+from cogbatch.eval.judge import THRESHOLDS
+from cogbatch.types import Dedupe, FormatName, ImageFormat, JudgeOptions, Keep, Select, SplitBy
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "format": get_args(FormatName),

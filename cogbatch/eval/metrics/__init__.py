@@ -25,13 +25,11 @@ from cogbatch.eval.metrics.diversity import (
     unique_rate,
     vendi_score,
 )
-from cogbatch.eval.metrics.item import METRICS, ItemMetrics, item_metrics, logprob_per_token
-from cogbatch.eval.metrics.quality import QUALITY_METRICS, quality_metrics
+from cogbatch.eval.metrics.item import ItemMetrics, item_metrics, logprob_per_token
+from cogbatch.eval.metrics.quality import quality_metrics
 from cogbatch.eval.metrics.rouge import rouge_l
 
 __all__ = [
-    "METRICS",
-    "QUALITY_METRICS",
     "Average",
     "CiderD",
     "ItemMetrics",

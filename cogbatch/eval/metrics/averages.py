@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cogbatch.eval.metrics.item import METRICS, ItemMetrics
+from cogbatch.eval.metrics.item import ItemMetrics
+from cogbatch.metric_names import METRICS
 
 RESAMPLES = 1000
 MAX_WEIGHTS = 2_000_000  # of resamples that are multiplied at once: 16 MB

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from cogbatch.eval.metrics.diversity import (
     distinct_rates,
@@ -39,9 +39,6 @@ class ItemMetrics:
     vendi_score: float | None = None
     logprob_per_token: float | None = None
     num_tokens: float | None = None
-
-
-METRICS = tuple(field.name for field in fields(ItemMetrics))
 
 
 def item_metrics(candidates: Sequence[Candidate]) -> ItemMetrics:

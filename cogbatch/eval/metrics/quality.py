@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from cogbatch.eval.metrics.at_k import mean_at_k, oracle_at_k, pass_at_every_k
 from cogbatch.text import normalise
 
-QUALITY_METRICS = ("score", "best_score", "correct", "distinct_correct")  # and pass@1 to pass@n
-
 
 def quality_metrics(
     texts: Sequence[str],

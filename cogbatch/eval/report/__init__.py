@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from cogbatch.dataset.atomic import write_atomically
 from cogbatch.dataset.object_path import Place, place_of
 from cogbatch.errors import EvaluationError
-from cogbatch.eval.digest import digest_run
-from cogbatch.eval.judge import Judge, JudgeOptions, open_judge
+from cogbatch.eval.digests import digest_runs
+from cogbatch.eval.pareto import plane_of
 from cogbatch.eval.pictures import read_pictures
-from cogbatch.eval.report.comparison import plane_of
-from cogbatch.eval.report.opened import Opened, open_runs
+from cogbatch.eval.report.comparison import check_metrics
+from cogbatch.eval.report.opened import open_runs
 from cogbatch.eval.report.page import render
 from cogbatch.eval.report.reported import Reported
+from cogbatch.types import JudgeOptions
 
 FILE_NAME = "report.html"
 BEGIN = b"<!DOCTYPE html>"  # of every page
@@ -54,10 +54,22 @@ def write_report(
     path = place_of(run_dirs[0]) / FILE_NAME if out is None else place_of(out)
     _check_place(path)
     opened = open_runs(run_dirs)
-    reported = _digested(opened, judge or opened.judge, max_items, workers, on_progress)
-    plane = plane_of(reported, quality or opened.quality, diversity or opened.diversity)
+    digests = digest_runs(
+        opened.runs,
+        max_items=max_items,
+        judge=judge or opened.judge,
+        workers=workers,
+        on_progress=on_progress,
+    )
+    reported = [
+        Reported(name, run, *digested)
+        for name, run, digested in zip(opened.names, opened.runs, digests, strict=True)
+    ]
+    averages = [one.averages for one in reported]
+    check_metrics(averages, quality=quality, diversity=diversity)
+    plane = plane_of(averages, quality=quality or opened.quality, diversity=diversity or opened.diversity)
     album = read_pictures(opened.runs[0], reported[0].digest.sample)
-    page = render(reported, album, title=opened.title, plane=plane, absent=opened.absent)
+    page = render(reported, album, title=opened.title, plane=plane, remarks=opened.remarks)
     if isinstance(path, Path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write(page.encode(errors="replace")))
@@ -77,39 +89,3 @@ def _check_place(path: Place) -> None:
         ) from None
     if start and start != BEGIN:
         raise EvaluationError(f"{path} is no HTML page and is not replaced; use another --out, or move it")
-
-
-def _digested(
-    opened: Opened,
-    options: JudgeOptions | None,
-    max_items: int,
-    workers: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> list[Reported]:
-    """All runs with the items of the first one's sample. Runs over one input share a judge."""
-    judges = dict[object, Judge]()
-    reported = list[Reported]()
-    total, done = sum(run.num_finished for run in opened.runs), 0
-    wanted: frozenset[tuple[str, int]] | None = None
-    for name, run in zip(opened.names, opened.runs, strict=True):
-        judge = None
-        if options is not None:
-            key = (run.job["dataset_fingerprint"], run.num_finished, run.carried)
-            judge = judges.get(key) or judges.setdefault(key, open_judge(options, run))
-        digest = digest_run(
-            run,
-            max_items=max_items,
-            judge=judge,
-            wanted=wanted,
-            workers=workers,
-            on_progress=on_progress and partial(_add, on_progress, done, total),
-        )
-        done += run.num_finished
-        if wanted is None:
-            wanted = frozenset(item.identity for item in digest.sample)
-        reported.append(Reported(name, run, digest, judge))
-    return reported
-
-
-def _add(tell: Callable[[int, int], None], before: int, total: int, rows: int, _: int) -> None:
-    tell(before + rows, total)

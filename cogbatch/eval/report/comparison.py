@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from cogbatch.eval.metrics import Average
-from cogbatch.eval.pareto import DIVERSITY, QUALITY, pareto_front, rising
+from cogbatch.eval.pareto import Plane
 from cogbatch.eval.report.blocks import NOTHING, note, quiet, section, table, text
 from cogbatch.eval.report.charts import is_yes_or_no
 from cogbatch.eval.report.labels import NONE, interval, label, number, percent, without_middle_k
@@ -32,26 +31,12 @@ SPREADS = (
 )
 
 
-@dataclass(frozen=True)
-class Plane:
-    """The two metrics that runs are compared by, and which runs no other beats in both."""
-
-    quality: str
-    diversity: str
-    front: tuple[bool, ...]
-
-
-def plane_of(runs: Sequence[Reported], quality: str | None, diversity: str | None) -> Plane:
-    """The plane with the metrics that were asked for, or else the first that all runs have.
-
-    Raises ValueError: a metric that no run has.
-    """
-    axes = [
-        _metric(runs, "quality", quality, QUALITY),
-        _metric(runs, "diversity", diversity, DIVERSITY),
-    ]
-    points = [tuple(rising(axis, _mean(one, axis)) for axis in axes) for one in runs]
-    return Plane(axes[0], axes[1], pareto_front([(x, y) for x, y in points]))
+def check_metrics(runs: Sequence[Mapping[str, Average]], **wanted: str | None) -> None:
+    """Raises ValueError: no run has the metric that an option, named by its keyword, asks for."""
+    every = dict.fromkeys(metric for averages in runs for metric in averages)
+    for option, metric in wanted.items():
+        if metric is not None and metric not in every:
+            raise ValueError(f"--{option} {metric}: no such metric, there are {', '.join(every)}")
 
 
 def comparison(runs: Sequence[Reported], shown: Plane) -> Html:
@@ -65,6 +50,7 @@ def comparison(runs: Sequence[Reported], shown: Plane) -> Html:
         if len(inputs) > 1
         else NOTHING,
         quiet("The runs used different models.") if len(models) > 1 else NOTHING,
+        _without_axis(runs, shown),
         _plot(runs, shown),
         element("h3", "Figures"),
         quiet(
@@ -74,6 +60,16 @@ def comparison(runs: Sequence[Reported], shown: Plane) -> Html:
         ),
         _table(runs, shown),
     )
+
+
+def _without_axis(runs: Sequence[Reported], shown: Plane) -> Html:
+    """That no run can be on the front, where a sweep asks for a metric that none of its points has."""
+    absent = [
+        metric
+        for metric in (shown.quality, shown.diversity)
+        if all(metric not in one.averages or one.averages[metric].mean is None for one in runs)
+    ]
+    return note(f"No run has {' or '.join(absent)}, so none is on the front.") if absent else NOTHING
 
 
 def spreads(runs: Sequence[Reported]) -> Html:
@@ -175,20 +171,3 @@ def _figure(average: Average | None, metric: str) -> Html:
 
 def _cell(*said: str) -> Html:
     return element("td", *said, attributes={"class": "number"})
-
-
-def _mean(one: Reported, metric: str) -> float | None:
-    average = one.averages.get(metric)
-    return None if average is None else average.mean
-
-
-def _metric(runs: Sequence[Reported], flag: str, wanted: str | None, usual: Sequence[str]) -> str:
-    """Raises ValueError: no run has the metric that was asked for."""
-    if wanted is not None:
-        every = dict.fromkeys(metric for one in runs for metric in one.averages)
-        if wanted not in every:
-            raise ValueError(f"--{flag} {wanted}: no such metric, there are {', '.join(every)}")
-        return wanted
-    return next(
-        (metric for metric in usual if all(_mean(one, metric) is not None for one in runs)), usual[-1]
-    )

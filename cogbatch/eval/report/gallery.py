@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 
 from cogbatch.eval.difference import differences, most_typical
 from cogbatch.eval.digest import Digest
@@ -85,6 +86,9 @@ def gallery(
         "items",
         "Items",
         quiet(f"{said}. {words}"),
+        quiet("Scores are those of the selector or the beams: no judge was asked.")
+        if _has_scores(runs) and not _is_judged(runs)
+        else NOTHING,
         quiet(remark) if remark else NOTHING,
         note(album.remark) if album.remark else NOTHING,
         _controls(runs),
@@ -104,9 +108,8 @@ def _drawn_first(first: Digest, album: Album) -> list[tuple[Item, Picture]]:
 
 def _controls(runs: Sequence[Reported]) -> Html:
     """Hidden until the script shows them: without it they would do nothing."""
-    is_judged = any(one.judge is not None for one in runs)
     is_right_or_wrong = any("correct" in one.averages and one.averages["correct"].num_items for one in runs)
-    sorts = [sort for sort in SORTS if is_judged or not sort[0].startswith("score")]
+    sorts = [sort for sort in SORTS if _has_scores(runs) or not sort[0].startswith("score")]
     filters = FILTERS if is_right_or_wrong else FILTERS[:2]
     search = element("input", attributes={"type": "search", "id": "search", "autocomplete": "off"})
     marks = element("input", attributes={"type": "checkbox", "id": "marks", "checked": ""})
@@ -118,6 +121,20 @@ def _controls(runs: Sequence[Reported]) -> Html:
         element("div", marks, element("label", "Mark differing words", attributes={"for": "marks"})),
         element("output", attributes={"id": "found", "for": "search sort filter"}),
         attributes={"id": "controls", "class": "controls", "role": "search", "hidden": ""},
+    )
+
+
+def _is_judged(runs: Sequence[Reported]) -> bool:
+    return any(one.judge is not None for one in runs)
+
+
+def _has_scores(runs: Sequence[Reported]) -> bool:
+    """Whether a candidate that is shown may have a score: of a judge, else of a selector or beam."""
+    return _is_judged(runs) or any(
+        candidate.score is not None
+        for one in runs
+        for item in one.digest.sample
+        for candidate in item.candidates
     )
 
 
@@ -153,10 +170,15 @@ def _keys(card: Card, order: int) -> dict[str, str]:
     diversities = [
         vendi_score([one.text for one in item.candidates]) for _, (item, _) in card.answers if item.candidates
     ]
+    scored = [
+        pair
+        for _, (item, judgements) in card.answers
+        for pair in zip(item.candidates, judgements, strict=True)
+    ]
     right = {one.correct for one in judged}
     shown = {
         "diversity": _mean(diversities),
-        "score": _mean(one.score for one in judged),
+        "score": _mean(starmap(_score, scored)),
         "logprob": _mean(map(logprob_per_token, candidates)),
     }
     keys = {f"data-{name}": f"{value:.6g}" for name, value in shown.items() if value is not None}
@@ -183,12 +205,15 @@ def _answers(judged: Judged) -> Html:
 
 def _candidates(candidates: Sequence[Candidate], judgements: Sequence[Judgement | None]) -> Iterator[Html]:
     texts = [candidate.text for candidate in candidates]
+    several_sources = len({candidate.source for candidate in candidates}) > 1
     typical = most_typical(texts) if texts else 0
     for place, (candidate, earlier, judged) in enumerate(
         zip(candidates, repeats(texts), judgements, strict=True)
     ):
         said = text(candidate.text) if place == typical else _marked(candidate.text, texts[typical])
         remarks = list(_remarks(candidate, judged))
+        if several_sources and candidate.source:
+            remarks.append(candidate.source)
         if place == typical and len(texts) > 1:
             remarks.append("most typical")
         if earlier is not None:
@@ -214,9 +239,15 @@ def _verdict(judged: Judgement | None) -> Html:
     return join(element("b", sign, said, attributes={"class": "good" if judged.correct else "bad"}), " · ")
 
 
+def _score(candidate: Candidate, judged: Judgement | None) -> float | None:
+    """The judge's; where there is none the selector's or beam's."""
+    return candidate.score if judged is None else judged.score
+
+
 def _remarks(candidate: Candidate, judged: Judgement | None) -> Iterator[str]:
-    if judged is not None and judged.score is not None and judged.score != judged.correct:
-        yield f"score {number(judged.score, 3)}"
+    score = _score(candidate, judged)
+    if score is not None and (judged is None or score != judged.correct):
+        yield f"score {number(score, 3)}"
     yield f"{number(logprob_per_token(candidate), 3)}{HARD}nats/token"
     yield f"{candidate.num_tokens}{HARD}tokens"
     if candidate.finish_reason == "length":

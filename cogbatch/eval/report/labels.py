@@ -36,6 +36,9 @@ LABELS = {
         "log-probability", "nats per token, under the model before warpers", 3, "nats/token"
     ),
     "num_tokens": Label("length", "tokens, end token included", 1, "tokens"),
+    "seconds_per_item": Label(
+        "cost", "engine seconds: prefill, its part of decoding steps, choice of candidates", 3, "s an item"
+    ),
     "score": Label("score", "of the judge, mean over an item's candidates", 3),
     "best_score": Label("best score", "the highest of an item's candidates", 3),
     "correct": Label("correct", "share of candidates that are", 3),

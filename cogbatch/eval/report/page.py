@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 
+from cogbatch.eval.pareto import Plane
 from cogbatch.eval.pictures import Album
 from cogbatch.eval.report.blocks import NOTHING, note, quiet, section, text
-from cogbatch.eval.report.comparison import Plane, comparison, spreads
+from cogbatch.eval.report.comparison import comparison, spreads
 from cogbatch.eval.report.gallery import gallery, shown_runs
 from cogbatch.eval.report.labels import NONE
 from cogbatch.eval.report.markup import Html, element, join
@@ -22,17 +23,16 @@ MAX_FIGURES = 50  # runs up to which each has its throughput drawn, which is hal
 
 
 def render(
-    runs: Sequence[Reported], album: Album, *, title: str, plane: Plane, absent: Sequence[str] = ()
+    runs: Sequence[Reported], album: Album, *, title: str, plane: Plane, remarks: Sequence[str] = ()
 ) -> str:
     """The whole page.
 
     Args:
         runs: at least one. album: pictures of the first run's sample, in its order.
         title: of a page about several runs; one run has its name.
-        plane: the metrics that several runs are compared by. absent: points of a sweep that have no rows.
+        plane: the metrics that several runs are compared by. remarks: what is not on the page, and why.
     """
     title = runs[0].name if len(runs) == 1 else title
-    remark = f"Points without a finished part: {', '.join(absent)}." if absent else ""
     sections = [found for found in _numbers(runs, plane) if found]
     room = MAX_BYTES - sum(len(found.encode(errors="replace")) for found in sections)
     shown, said = shown_runs(runs, plane.front)
@@ -48,7 +48,7 @@ def render(
             element("p", text(_subtitle(runs)), attributes={"class": "quiet"}),
             element("nav", *links, attributes={"aria-label": "Sections"}),
         ),
-        element("main", note(remark) if remark else NOTHING, *sections, attributes={"id": "content"}),
+        element("main", *map(note, remarks), *sections, attributes={"id": "content"}),
         element("div", attributes={"id": "tip", "role": "status", "hidden": ""}),
         element("script", SCRIPT),
     )
