@@ -121,15 +121,6 @@ def test_wrong_usage_is_one_line(
     assert not (run.parent / "out").exists()
 
 
-def test_a_bound_of_zero_is_in_the_command(
-    make_run: MakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    run = make_run([["a", "b"]], carried={"points": [[-1, 1]]})
-    given = ["-f", "dpo", "--score", "points", "--min-score", "0", "--min-gap", "0"]
-    assert call(capsys, "export", run, tmp_path / "out", *given)[0] == 0
-    assert "--min-score 0.0 --score points --min-gap 0.0\n" in (tmp_path / "out" / "README.md").read_text()
-
-
 def test_a_note_or_error_does_not_act_on_the_terminal(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
