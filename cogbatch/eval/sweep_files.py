@@ -89,7 +89,7 @@ def to_json(table: SweepTable) -> dict[str, Any]:
 
 def lines(table: SweepTable) -> list[str]:
     """The axes and the cost of every point, for a terminal."""
-    main = [metric for metric in (table.quality, table.diversity, COST) if metric in table.metrics]
+    main = _main(table)
     rows = [["", "point", *main]]
     for point in table.points:
         figures = [figure(point.averages.get(metric)) for metric in main]
@@ -106,7 +106,7 @@ def lines(table: SweepTable) -> list[str]:
 
 def markdown(table: SweepTable) -> str:
     """A page: the points by what matters most, then every metric, then what the numbers are."""
-    main = [metric for metric in (table.quality, table.diversity, COST) if metric in table.metrics]
+    main = _main(table)
     others = [metric for metric in table.metrics if metric not in main]
     settings = [(key.rpartition(".")[2], key) for key in table.settings]
     short = [name for name, _ in settings]
@@ -133,6 +133,11 @@ def markdown(table: SweepTable) -> str:
         rows = [[escaped(point.name), *(cell(table, point, m) for m in others)] for point in table.points]
         lines += ["## Every other metric", "", grid(["point", *others], rows)]
     return "\n".join([*lines, *_notes(table)]) + "\n"
+
+
+def _main(table: SweepTable) -> list[str]:
+    """The axes and the cost, each once."""
+    return [m for m in dict.fromkeys((table.quality, table.diversity, COST)) if m in table.metrics]
 
 
 def cell(table: SweepTable, point: PointResult, metric: str) -> str:

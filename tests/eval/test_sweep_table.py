@@ -73,6 +73,7 @@ def test_the_front_is_of_the_axes_and_lower_may_be_better(table: SweepTable) -> 
     runs = tuple(one.run for one in table.points)
     found = tabulate(StoredSweep("s", runs, JUDGE, quality="correct", diversity="seconds_per_item"))
     assert [one.on_front for one in found.points] == [True, False, False]
+    assert sweep_files.lines(found)[1].split() == ["point", "correct", "seconds_per_item"]
 
 
 def test_without_a_judge_quality_is_what_the_model_thinks(table: SweepTable) -> None:
