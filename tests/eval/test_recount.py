@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from small_run import Outputs, write_run
 
+from cogbatch.eval.stored_sweep import PointRun, StoredSweep
 from cogbatch.eval.sweep_files import write_table
-from cogbatch.eval.sweep_table import PointRun, tabulate
+from cogbatch.eval.sweep_table import tabulate
 from cogbatch.types import JudgeOptions, RequestError
 from tests.recount import disagreements
 
@@ -51,7 +52,7 @@ def sweep(tmp_path: Path) -> Path:
         made = write_run(tmp_path / name, outputs, seconds=[1, 4])
         (folder / "points").mkdir(parents=True, exist_ok=True)
         runs.append(PointRun(name, str(made.rename(folder / "points" / name)), {"a.b": 1}))
-    table = tabulate(runs, name="small", judge=JudgeOptions(checker="test_recount:check"))
+    table = tabulate(StoredSweep("small", tuple(runs), JudgeOptions(checker="test_recount:check")))
     write_table(table, folder)
     (folder / "sweep.json").write_text(json.dumps({"quality": None, "diversity": None}))
     return folder
