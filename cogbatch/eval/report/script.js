@@ -73,7 +73,8 @@
     const marks = [...chart.querySelectorAll(".mark")];
     let current = -1;
     chart.setAttribute("tabindex", "0");
-    chart.addEventListener("pointerover", (event) => {
+    // Not pointerover: that comes too when the page scrolls below a pointer at rest, and keys scroll it.
+    chart.addEventListener("pointermove", (event) => {
       const mark = event.target.closest(".mark");
       if (mark) show(chart, mark);
     });
