@@ -17,9 +17,9 @@ _UNIT_ROWS = {"cpu": 8, "cuda": 64}  # numbers of rows are multiples of it
 _MOST_UNITS = 8
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 # What oneDNN multiplies on this processor: bfloat16 takes AVX-512, or AVX2 with conversions of its own.
-_ONEDNN_DTYPES = {torch.float32} if _HAS_ONEDNN else set()
+ONEDNN_DTYPES = {torch.float32} if _HAS_ONEDNN else set()
 if _HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-    _ONEDNN_DTYPES.add(torch.bfloat16)
+    ONEDNN_DTYPES.add(torch.bfloat16)
 
 
 class RowBlocks:
@@ -84,7 +84,7 @@ def _is_for_onednn(linear: nn.Module, rows: torch.Tensor) -> bool:
         rows.device.type == "cpu"
         and type(linear) is nn.Linear
         and linear.weight.dtype == rows.dtype
-        and rows.dtype in _ONEDNN_DTYPES
+        and rows.dtype in ONEDNN_DTYPES
     )
 
 
