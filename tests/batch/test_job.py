@@ -190,6 +190,7 @@ def test_another_job_in_the_same_directory_is_refused_with_what_differs(make_spe
         plan_job(longer, backend=FAKE)
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_resumed_where_its_parts_end(make_spec: MakeSpec, tmp_path: Path) -> None:
     spec = make_spec(["sleep 0.1"] * 60)
     driver = start_driver(spec, tmp_path)

@@ -77,6 +77,7 @@ def test_a_row_that_kills_its_process_then_costs_no_other_row_its_second_chance(
     assert not list((Path(spec.output.path) / "staging").iterdir())
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_every_row_is_there_once_and_a_second_try_ends_it(
     make_spec: MakeSpec, tmp_path: Path
 ) -> None:

@@ -147,6 +147,7 @@ def test_no_secret_is_left_behind_or_said(spec: JobSpec, capsys: pytest.CaptureF
 ENGINE_SECRET, STORE_SECRET = "hf_s3cretOfTheHub", "wJal/rXUt+s3cret/bPxRfi"
 
 
+@pytest.mark.slow
 def test_no_secret_of_the_environment_is_left_behind_or_said(make_spec: MakeSpec, tmp_path: Path) -> None:
     """Errors that quote one: of an image, and of an engine that ends its process, with others and alone."""
     spec = make_spec(

@@ -148,6 +148,7 @@ def run(program: str, home: Path) -> dict[str, object]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_nodes_that_share_nothing_get_a_model_larger_than_their_object_store(tmp_path: Path) -> None:
     said = run("node_programs.py", tmp_path)
     assert "the driver does not offer it" in str(said["without an offer"])
