@@ -108,7 +108,7 @@ class StartedJob:
                 " is something else in it?"
             )
         if self.missing or not (self.run.path / "summary.json").exists():
-            self.run.write_summary(summary.to_json())
+            self.run.finish(summary.to_json())
         if over_rate(tally, self.spec.errors.max_error_rate):
             raise too_many_errors(tally, self.spec.errors.max_error_rate, finished=True)
         return summary

@@ -110,7 +110,7 @@ def retry_failed(
                 raise ongoing.failure
         tally = count_parts(run.parts, run.footers())
         if failed and not missing:
-            run.write_summary(summarize(run, spec, job, tally, len(failed), status).to_json())
+            run.finish(summarize(run, spec, job, tally, len(failed), status).to_json())
     names = {shard.part_name for shard in failed}
     left = sum(footer.errors for footer in run.footers() if footer.name in names)
     return Retried(

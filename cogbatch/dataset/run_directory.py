@@ -269,8 +269,13 @@ class RunDirectory:
         except FileNotFoundError:
             return None
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Writes summary.json, atomically."""
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Leaves summary.json and nothing in staging, once every shard has its part.
+
+        Items are left there when a shard that an earlier driver had split came to its part whole.
+        """
+        for name in names_in(self.path / "staging"):
+            remove_tree(self.path / "staging" / name)
         write_json(self.path / "summary.json", summary)
 
     def _remove_needless_staging(self, job_fingerprint: str) -> None:

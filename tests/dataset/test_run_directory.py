@@ -183,8 +183,11 @@ def test_start_removes_what_killed_writers_left(run) -> None:
     assert run.read_probe("w1") is None
 
 
-def test_the_summary_is_a_json_file(run) -> None:
-    run.write_summary({"rows": 3})
+def test_a_finished_run_has_a_summary_and_nothing_staged(run) -> None:
+    shard = SHARDS[0]  # split by a driver that was killed, then written whole by the next one
+    (run.staging(shard) / shard.split()[0].part_name).write_bytes(b"an item")
+    run.finish({"rows": 3})
+    assert list((run.path / "staging").iterdir()) == []
     assert (run.path / "summary.json").read_text() == '{\n  "rows": 3\n}\n'
 
 

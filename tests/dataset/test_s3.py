@@ -173,7 +173,7 @@ def test_a_run_is_resumed_and_another_job_refused(folder: str) -> None:
     put(f"{folder}-foreign/photo.jpg", b"x")
     with pytest.raises(RunDirectoryError, match=r"holds something else than a run \(photo.jpg\)"):
         RunDirectory(f"{folder}-foreign").check()
-    again.write_summary({"rows": 1})
+    again.finish({"rows": 1})
     assert (again.path / "summary.json").exists()
     assert not (again.path / "report.html").exists()
 
