@@ -20,7 +20,6 @@ from cogbatch.engine.memory import (
     usable_bytes,
     weight_bytes,
 )
-from cogbatch.engine.products import ONEDNN_DTYPES
 from cogbatch.engine.runner import Runner
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.types import GenerationParams, Quantization, QuantizationType
@@ -70,12 +69,11 @@ def test_computed_bytes_are_those_of_the_tensors(v2: bool, dtype: torch.dtype) -
     assert cache.suffix.nbytes == 3 * 1 * token
 
 
+TOWER = {"image_size": 280, "num_positions": 401, "hidden_size": 128, "num_heads": 4, "num_hidden_layers": 2}
 GEOMETRIES: dict[str, dict[str, Any]] = {
-    # Which stage takes most: the tower, a prompt, a prompt behind an image, the vocabulary.
-    "tower": {
-        "vision_config": {"image_size": 280, "num_positions": 401, "hidden_size": 128, "num_heads": 4}
-        | {"intermediate_size": 1024, "num_hidden_layers": 2}
-    },
+    # What takes most: the tower, its patches, a prompt, a prompt behind an image, the vocabulary.
+    "tower": {"vision_config": TOWER | {"intermediate_size": 8192}},
+    "patches": {"vision_config": TOWER | {"intermediate_size": 1024}},
     "prompt": {"hidden_size": 256, "intermediate_size": 2048},
     "attention": {"hidden_size": 256, "intermediate_size": 128, "num_multi_query_heads": 1},
     "vocabulary": {"vocab_size": 20_000},
@@ -105,8 +103,8 @@ def test_working_memory_is_bounded_and_not_by_far_too_much(name: str, dtype: tor
         step_peak,
     )
     bound = activation_bytes(config, dtype, rows=rows, prompt_tokens=length)
-    # Where the processor has no bfloat16 products, torch's own take less beside their results.
-    slack = 2 if dtype in ONEDNN_DTYPES else 2.5
+    # Whether the kernel that makes patches of 16-bit pixels copies them first depends on the processor.
+    slack = 3 if name == "patches" and dtype.itemsize == 2 else 2
     assert measured <= bound <= slack * measured
 
 
