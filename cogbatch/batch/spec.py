@@ -60,7 +60,7 @@ class OutputSpec(Section):
 
     Args:
         path: the run directory; one job each.
-        shard_size: rows a part at most; auto: 8 to 512.
+        shard_size: rows a part at most; auto: 8 to 512, more of them the more rows.
     """
 
     path: Text

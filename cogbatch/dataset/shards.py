@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from cogbatch.errors import DatasetError, RunDirectoryError
 MAX_SHARDS = 100_000  # of one job: each is one Ray object
 MIN_AUTO_SIZE, MAX_AUTO_SIZE = 8, 512
 AUTO_SHARDS = 1_000  # what "auto" aims at: small enough to redo, large enough to schedule
+BUSY_SIZE = 32  # from here on an engine does not feel the edges of shards (docs/benchmarks.md)
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,10 @@ def stored_shards(job: Mapping[str, Any], *, where: object) -> tuple[Shard, ...]
 
 
 def auto_shard_size(num_rows: int) -> int:
-    """Items per shard: about 1,000 shards a job, within 8 to 512 items."""
-    return min(max(-(-num_rows // AUTO_SHARDS), MIN_AUTO_SIZE), MAX_AUTO_SIZE)
+    """Items per shard, 8 to 512: about 1,000 shards a job; of few rows as many shards as items in each, so that
+    there is enough of both to share out and to keep an engine busy with."""
+    few = min(math.isqrt(num_rows), BUSY_SIZE)
+    return min(max(-(-num_rows // AUTO_SHARDS), few, MIN_AUTO_SIZE), MAX_AUTO_SIZE)
 
 
 def first_rows(spans: Iterable[Span], limit: int | None) -> tuple[Span, ...]:

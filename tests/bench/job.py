@@ -19,10 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from cogbatch.batch.backend import Backend, cogvlm_backend
-from cogbatch.batch.spec import JobSpec, load_spec, parse_spec
-from tests.bench import driver_cost
-from tests.bench.sleepers import InSteps, Noted, OneByOne, sleeping
+from cogbatch.batch.backend import Backend
+from cogbatch.batch.spec import JobSpec, parse_spec
+from tests.bench import demo_rate, driver_cost
+from tests.bench.sleepers import InSteps, Noted, OneByOne, notes, sleeping
 
 ROOT = Path(__file__).parents[2]
 WORKERS, ITEM_S, SHARD_SIZE = 8, 0.05, 32
@@ -53,8 +53,7 @@ def run(spec: JobSpec, backend: Backend) -> float:
 
 def worked(spec: JobSpec) -> list[dict[str, float]]:
     """The notes of all workers of a run."""
-    logs = Path(spec.output.path) / "logs"
-    return [json.loads(file.read_text()) for file in logs.glob("worked-*.json")]
+    return notes(Path(spec.output.path) / "logs")
 
 
 def busy(folder: Path, shards_per_worker: int = 12) -> Result:
@@ -62,14 +61,14 @@ def busy(folder: Path, shards_per_worker: int = 12) -> Result:
     items = WORKERS * shards_per_worker * SHARD_SIZE
     spec = spec_of(folder, [ITEM_S] * items, workers=WORKERS, shard_size=SHARD_SIZE)
     run(spec, sleeping(OneByOne))
-    notes = worked(spec)
-    asleep = sum(note["items"] * ITEM_S for note in notes)
-    end = max(note["last"] for note in notes)
+    workers = worked(spec)
+    asleep = sum(note["items"] * ITEM_S for note in workers)
+    end = max(note["last"] for note in workers)
     return {
-        "workers": len(notes),
+        "workers": len(workers),
         "shards": items // SHARD_SIZE,
-        "busy_share": round(asleep / sum(note["last"] - note["first"] for note in notes), 4),
-        "busy_share_until_the_job_ends": round(asleep / sum(end - note["first"] for note in notes), 4),
+        "busy_share": round(asleep / sum(note["last"] - note["first"] for note in workers), 4),
+        "busy_share_until_the_job_ends": round(asleep / sum(end - note["first"] for note in workers), 4),
     }
 
 
@@ -151,90 +150,15 @@ def edges(folder: Path, shard_size: int, items: int = 2048) -> Result:
     spec = spec_of(folder, prompts, workers=1, shard_size=shard_size)
     run(spec, sleeping(InSteps))
     (note,) = worked(spec)
-    from cogbatch.types import GenerationParams, GenerationRequest
+    from cogbatch.types import GenerationRequest
 
     bare = Noted(InSteps(), folder)
     requests = (GenerationRequest(str(n), None, str(prompt)) for n, prompt in enumerate(prompts))
-    for _ in bare.generate(requests, GenerationParams()):
+    for _ in bare.generate(requests):
         pass
-    stream = json.loads(next(folder.glob("worked-*.json")).read_text())
+    (stream,) = notes(folder)
     loss = 1 - stream["spent_s"] / note["spent_s"]
     return {"shard_size": shard_size, "items": items, "loss": round(loss, 4)}
-
-
-def demo_spec(folder: Path, scenes: int) -> JobSpec:
-    """The demo's own job, somewhere else."""
-    os.chdir(ROOT)
-    overrides = [f"output.path={folder / 'run'}", f"input.limit={scenes}"]
-    return load_spec("jobs/demo/job.yaml", overrides=overrides)
-
-
-def demo(folder: Path, scenes: int = 128) -> Result:
-    """The demo with two workers against two bare engines, each with every other item, in two processes."""
-    rates = {}
-    spec = demo_spec(folder, scenes)
-    bare = [start("demo-bare", "--count", str(scenes), folder=folder) for _ in range(2)]
-    for process in bare:
-        assert process.wait() == 0
-    for name in ("bare", "job"):
-        if name == "job":
-            run(spec, noted_cogvlm())
-        notes = (
-            worked(spec)
-            if name == "job"
-            else [json.loads(file.read_text()) for file in folder.glob("worked-*.json")]
-        )
-        window = max(note["last"] for note in notes) - min(note["first"] for note in notes)
-        rates[name] = sum(note["items"] for note in notes) / window
-    return {
-        "items_per_s": {name: round(rate, 2) for name, rate in rates.items()},
-        "job_over_bare": round(rates["job"] / rates["bare"], 3),
-    }
-
-
-def demo_bare(folder: Path, scenes: int) -> Result:
-    """One of the two processes; both begin when both are ready. The first has the even shards."""
-    from dataclasses import replace
-
-    from cogbatch.batch.job import check_job, job_plan, worker_plan
-    from cogbatch.dataset.run_directory import RunDirectory
-    from cogbatch.types import GenerationRequest
-
-    spec, backend = demo_spec(folder, scenes), cogvlm_backend()
-    dataset, shards = check_job(spec, backend)
-    model = backend.prepare(spec.model, print)
-    job = job_plan(spec, RunDirectory(folder), dataset, {"job_fingerprint": "j"})
-    plan = worker_plan([job], spec, model)
-    engine = Noted(backend.open_engine(replace(plan, num_threads=1), lambda _: None), folder)
-    half = 0 if _first(folder / "ready-0") else 1
-    (folder / f"ready-{half}").touch()
-    while len(list(folder.glob("ready-*"))) < 2:
-        time.sleep(0.01)
-    rows = (row for shard in shards[half::2] for row in dataset.read(shard))
-    params = spec.generation
-    requests = (GenerationRequest(row.id, row.image, row.prompt, params=params) for row in rows)
-    return {"items": sum(1 for _ in engine.generate(requests))}
-
-
-def _first(file: Path) -> bool:
-    """Whether this process is the one that made the file."""
-    try:
-        file.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
-
-
-def noted_cogvlm() -> Backend:
-    """CogVLM whose workers note when they were at work."""
-    from dataclasses import replace
-
-    backend = cogvlm_backend()
-
-    def open_engine(plan: Any, on_progress: Any) -> Noted:
-        return Noted(backend.open_engine(plan, on_progress), Path(plan.home) / "logs")
-
-    return replace(backend, open_engine=open_engine)
 
 
 PIECES: dict[str, Callable[..., Result]] = {
@@ -243,8 +167,8 @@ PIECES: dict[str, Callable[..., Result]] = {
     "ray-alone": ray_alone,
     "again": again,
     "edges": edges,
-    "demo": demo,
-    "demo-bare": demo_bare,
+    "demo-job": demo_rate.job,
+    "demo-bare": demo_rate.bare,
 }
 
 
@@ -255,8 +179,9 @@ def start(piece: str, *arguments: str, folder: Path | None = None) -> subprocess
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
-def measure(piece: str, *arguments: str) -> Result:
-    process = start(piece, *arguments)
+def measure(piece: str, *arguments: str, folder: Path | None = None) -> Result:
+    """The same to its end."""
+    process = start(piece, *arguments, folder=folder)
     out, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"{piece} {' '.join(arguments)} failed")
@@ -269,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", action="store_true", help="10,000 shards, not 3,000 (some minutes).")
     parser.add_argument("--counts", type=int, nargs="*", help="Numbers of shards instead.")
-    parser.add_argument("--scenes", type=int, default=128, help="Of the demo.")
+    parser.add_argument("--scenes", type=int, default=1024, help="Of the demo.")
     parser.add_argument(
         "--only", choices=["busy", "driver", "again", "edges", "demo"], nargs="*", help="Only these."
     )
@@ -294,7 +219,7 @@ def main() -> None:
         elif piece == "edges":
             result[piece] = [measure(piece, "--count", str(size)) for size in (32, 512)]
         elif piece == "demo":
-            result[piece] = measure(piece, "--count", str(options.scenes))
+            result[piece] = demo_rate.compared(measure, start, scenes=options.scenes)
         else:
             result[piece] = measure(piece)
     print(json.dumps(result))

@@ -83,6 +83,11 @@ class Noted:
             yield request
 
 
+def notes(folder: Path) -> list[dict[str, float]]:
+    """What engines noted in a folder."""
+    return [json.loads(file.read_text()) for file in folder.glob("worked-*.json")]
+
+
 def answer(request: GenerationRequest) -> RequestOutput:
     """Candidates of two tokens."""
     params = request.params or GenerationParams()

@@ -47,6 +47,14 @@ def test_auto_size_is_within_8_and_512_and_makes_at_most_100_000_shards_of_one_f
     assert -(-num_rows // size) <= 100_000 or num_rows > 512 * 100_000
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "size"),
+    [(1, 8), (64, 8), (128, 11), (1_024, 32), (32_000, 32), (100_000, 100), (10**6, 512)],
+)
+def test_auto_size_is_small_for_few_rows_and_makes_about_1_000_shards_of_many(num_rows, size) -> None:
+    assert auto_shard_size(num_rows) == size
+
+
 @given(shard=st.builds(Shard, *[st.integers(1, 10**6)] * 3, st.integers(1, 30)))
 def test_split_gives_every_row_once_and_json_gives_the_shard_back(shard) -> None:
     items = shard.split()
