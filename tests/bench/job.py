@@ -219,7 +219,10 @@ def main() -> None:
         elif piece == "edges":
             result[piece] = [measure(piece, "--count", str(size)) for size in (32, 512)]
         elif piece == "demo":
-            result[piece] = demo_rate.compared(measure, start, scenes=options.scenes)
+            result[piece] = [
+                demo_rate.compared(measure, start, scenes=options.scenes, workers=workers)
+                for workers in (2, 1)
+            ]
         else:
             result[piece] = measure(piece)
     print(json.dumps(result))
