@@ -27,7 +27,7 @@ def export_sat(
 
     \b
     cogbatch export-sat models/chat checkpoints/chat
-    cogbatch export-sat models/chat checkpoints/chat-mp4 --model-parallel-size 4
+    cogbatch export-sat models/chat checkpoints/chat-mp2 --model-parallel-size 2
     """
     del debug
     from cogbatch.checkpoint.export import export_sat as export
