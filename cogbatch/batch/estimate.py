@@ -5,7 +5,6 @@ Tokens, memory, hours, cost. A speed is never made up: hours need one that was m
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from cogbatch.batch.survey import Survey
 from cogbatch.dataset.dataset import Dataset
 from cogbatch.dataset.object_path import Place
 from cogbatch.dataset.rows import Row
+from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.shards import Shard
 from cogbatch.types import RequestError
 
@@ -191,8 +191,5 @@ def known_speed(run_path: Place, *, items_per_s: float | None, workers: int) -> 
     if items_per_s is not None:
         shared = f", {workers} workers" if workers > 1 else ""
         return Speed(items_per_s * workers, f"as given{shared}")
-    try:
-        measured = json.loads((run_path / "summary.json").read_text())["items_per_s"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return Speed(measured, "measured in this run directory") if measured else None
+    measured = RunDirectory(run_path).finished_speed()
+    return None if measured is None else Speed(measured, "measured in this run directory")

@@ -20,7 +20,7 @@ from cogbatch.batch.progress import clock
 from cogbatch.batch.summary import ErrorKind, count_parts, error_kinds
 from cogbatch.batch.tally import Tally
 from cogbatch.dataset.object_path import ObjectPath, Place, names_in, place_of
-from cogbatch.dataset.parts import PartFooter
+from cogbatch.dataset.parts import PartFooter, list_parts
 from cogbatch.dataset.run_directory import RunDirectory, no_run
 from cogbatch.dataset.run_lock import SILENT_S, Holder
 from cogbatch.dataset.shards import stored_shards
@@ -28,6 +28,7 @@ from cogbatch.errors import CogbatchError, RunDirectoryError
 from cogbatch.redact import one_line
 
 RATE_OVER_S = 600.0  # before the newest part
+RATE_PARTS, RATE_LEAST_S = 4, 10.0  # parts of several workers come in bursts: fewer, or closer, say nothing
 SHOWN_ERRORS = 3
 WRITTEN = ("mtime", "LastModified", "updated", "last_modified", "created")  # disk, S3, GCS, Azure, memory
 
@@ -38,8 +39,9 @@ class RunStatus:
 
     state: finished, running (its driver lives), stopped (it does not), or unknown (it is on another machine
     and the run on a disk). driver: who holds the run, or held it last. rows: in finished parts.
-    items_per_s: from the times of the newest parts; None when they are too few. last_activity: when a part,
-    the lock or a log was last written.
+    items_per_s: of a finished run what its summary says; else from the times of the newest parts, None when
+    they are too few or too close for a speed. last_activity: when a part, the lock or a log was last written.
+    damaged: names of parts without a readable footer, which count as missing.
     """
 
     path: str
@@ -57,6 +59,7 @@ class RunStatus:
     last_activity: str | None
     silent_s: float | None
     error_kinds: tuple[ErrorKind, ...]
+    damaged: tuple[str, ...] = ()
 
     @property
     def eta_s(self) -> float | None:
@@ -83,7 +86,8 @@ class RunStatus:
         ]
         if self.items_per_s is not None:
             left = "" if self.eta_s is None else f", {clock(self.eta_s)} left"
-            lines.append(f"{self.items_per_s:.2f} items/s by the newest parts{left}")
+            by = "when it last worked" if self.state == "finished" else "by the newest parts"
+            lines.append(f"{self.items_per_s:.2f} items/s {by}{left}")
         if self.last_activity is not None and self.silent_s is not None:
             lines.append(f"last written: {self.last_activity}, {clock(self.silent_s)} ago")
         if self.driver is not None:
@@ -92,6 +96,12 @@ class RunStatus:
             f"  {kind.count} x {kind.stage}/{kind.type}, for example: {kind.message}"
             for kind in self.error_kinds[:SHOWN_ERRORS]
         ]
+        lines += [
+            f"damaged, to be done again: {place_of(self.path) / 'parts' / name}"
+            for name in self.damaged[:SHOWN_ERRORS]
+        ]
+        if len(self.damaged) > SHOWN_ERRORS:
+            lines.append(f"damaged: {len(self.damaged)} parts in all")
         if self.state == "stopped":
             lines.append("start the same job again: it does only what is missing")
         return [*lines, f"run directory: {self.path}"]
@@ -111,7 +121,8 @@ def run_status(path: str | Place, *, now_s: float | None = None) -> RunStatus:
     if job is None:
         raise no_run(run.path)
     shards = stored_shards(job, where=run.path / "job.json")
-    footers = [footer for footer in run.footers() if footer.job_fingerprint == job["job_fingerprint"]]
+    readable = run.footers()
+    footers = [footer for footer in readable if footer.job_fingerprint == job["job_fingerprint"]]
     rows_total = sum(shard.num_rows for shard in shards)
     tally = count_parts(run.parts, footers)
     now_s = time.time() if now_s is None else now_s
@@ -120,10 +131,11 @@ def run_status(path: str | Place, *, now_s: float | None = None) -> RunStatus:
     newest = max(
         [*written.values(), *_times(str(run.path)).values(), *_times(str(run.logs)).values()], default=None
     )
+    state = _state(tally, rows_total, lives)
     return RunStatus(
         path=str(run.path),
         name=str(job.get("spec", {}).get("name", "job")),
-        state=_state(tally, rows_total, lives),
+        state=state,
         driver=driver,
         rows=tally.rows,
         rows_total=rows_total,
@@ -132,12 +144,13 @@ def run_status(path: str | Place, *, now_s: float | None = None) -> RunStatus:
         tokens=tally.tokens,
         shards=len(footers),
         shards_total=len(shards),
-        items_per_s=_speed(footers, written),
+        items_per_s=run.finished_speed() if state == "finished" else _speed(footers, written),
         last_activity=None
         if newest is None
         else datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"),
         silent_s=None if newest is None else max(0.0, now_s - newest),
         error_kinds=error_kinds(tally),
+        damaged=tuple(sorted(set(list_parts(run.path)) - {footer.name for footer in readable})),
     )
 
 
@@ -258,11 +271,10 @@ def _written_s(entry: Mapping[str, Any]) -> float:
 def _speed(footers: Sequence[PartFooter], written: Mapping[str, float]) -> float | None:
     """Rows per second between the oldest and the newest of the latest parts."""
     parts = sorted((written[footer.name], footer.num_rows) for footer in footers if footer.name in written)
-    if not parts:
+    latest = [(when, rows) for when, rows in parts if when >= parts[-1][0] - RATE_OVER_S]
+    if len(latest) < RATE_PARTS:
         return None
-    newest = parts[-1][0]
-    latest = [(when, rows) for when, rows in parts if when >= newest - RATE_OVER_S]
-    passed_s = newest - latest[0][0]
-    if passed_s <= 0:
+    oldest, newest = latest[0][0], latest[-1][0]
+    if newest - oldest < RATE_LEAST_S:
         return None
-    return sum(rows for when, rows in latest if when > latest[0][0]) / passed_s
+    return sum(rows for when, rows in latest if when > oldest) / (newest - oldest)

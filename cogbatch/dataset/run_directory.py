@@ -278,6 +278,14 @@ class RunDirectory:
             remove_tree(self.path / "staging" / name)
         write_json(self.path / "summary.json", summary)
 
+    def finished_speed(self) -> float | None:
+        """Items per second when it last worked, as summary.json has it; None where there is none."""
+        try:
+            speed = read_json(self.path / "summary.json")["items_per_s"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return float(speed) if isinstance(speed, int | float) and speed > 0 else None
+
     def _remove_needless_staging(self, job_fingerprint: str) -> None:
         """A driver killed while it committed leaves the items of a part that is finished."""
         for name in names_in(self.path / "staging"):

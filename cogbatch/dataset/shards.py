@@ -110,8 +110,8 @@ def stored_shards(job: Mapping[str, Any], *, where: object) -> tuple[Shard, ...]
 
 
 def auto_shard_size(num_rows: int) -> int:
-    """Items per shard, 8 to 512: about 1,000 shards a job; of few rows as many shards as items in each, so that
-    there is enough of both to share out and to keep an engine busy with."""
+    """Items per shard, 8 to 512: about 1,000 shards a job; of few rows as many shards as items in each, so
+    that there are enough of both: shards to share out, items to keep an engine busy."""
     few = min(math.isqrt(num_rows), BUSY_SIZE)
     return min(max(-(-num_rows // AUTO_SHARDS), few, MIN_AUTO_SIZE), MAX_AUTO_SIZE)
 

@@ -11,6 +11,7 @@ from typing import Any
 from cogbatch.eval.sweep_table import PointResult, SweepTable
 from cogbatch.metric_names import COST, why_unknown
 
+MOST_NAMED = 3
 _FLOOR = re.compile(r"\s*([\w@]+)\s*(>=|<=)\s*(\S+)\s*")
 
 
@@ -55,13 +56,19 @@ class FloorCheck:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """point: None when no point has all the metrics. meets: all floors; otherwise it is the nearest."""
+    """point: None when no point has all the metrics. meets: all floors; otherwise it is the nearest.
+
+    on_front: whether no other point is better in both axes of the sweep. as_cheap: other points that meet all
+    floors and whose cost is not told apart from this one's by the intervals, those on the front first.
+    """
 
     point: str | None
     path: str | None
     meets: bool
     seconds_per_item: float | None
     checks: tuple[FloorCheck, ...]
+    on_front: bool = False
+    as_cheap: tuple[str, ...] = ()
 
     @property
     def sure(self) -> bool:
@@ -84,7 +91,14 @@ class Recommendation:
             if self.meets
             else f"no point meets every floor; {self.point}{cost} comes nearest"
         )
-        return [head, *(f"  {check.line()}" for check in self.checks)]
+        lines = [head, *(f"  {check.line()}" for check in self.checks)]
+        if not self.on_front:
+            lines.append("  not on the front: another point is as good in both axes, and better in one")
+        if self.as_cheap:
+            others = ", ".join(self.as_cheap[:MOST_NAMED])
+            more = f" and {len(self.as_cheap) - MOST_NAMED} more" if len(self.as_cheap) > MOST_NAMED else ""
+            lines.append(f"  as cheap, as far as the 95 % intervals tell: {others}{more}")
+        return lines
 
 
 def parse_floors(texts: Iterable[str], *, judged: bool) -> tuple[Floor, ...]:
@@ -118,8 +132,20 @@ def recommend(table: SweepTable, floors: Sequence[Floor]) -> Recommendation:
         return Recommendation(None, None, False, None, ())
     chosen = min(whole, key=lambda point: (_distance(point, floors), _cost(point)))
     checks = tuple(_check(chosen, floor) for floor in floors)
+    meets = all(check.met for check in checks)
+    meeting = [point for point in whole if meets and point is not chosen and not _distance(point, floors)]
+    rivals = sorted(
+        (point for point in meeting if _is_as_cheap(point, chosen)),
+        key=lambda point: (not point.on_front, _cost(point)),
+    )
     return Recommendation(
-        chosen.name, chosen.run.path, all(check.met for check in checks), chosen.mean(COST), checks
+        chosen.name,
+        chosen.run.path,
+        meets,
+        chosen.mean(COST),
+        checks,
+        on_front=chosen.on_front,
+        as_cheap=tuple(rival.name for rival in rivals),
     )
 
 
@@ -132,6 +158,14 @@ def _distance(point: PointResult, floors: Sequence[Floor]) -> float:
 def _cost(point: PointResult) -> float:
     mean = point.mean(COST)
     return math.inf if mean is None else mean
+
+
+def _is_as_cheap(point: PointResult, cheapest: PointResult) -> bool:
+    """Whether the intervals of their costs overlap."""
+    if COST not in point.averages or COST not in cheapest.averages:
+        return False
+    low, high = point.averages[COST].low, cheapest.averages[COST].high
+    return low is not None and high is not None and low <= high
 
 
 def _check(point: PointResult, floor: Floor) -> FloorCheck:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from cogbatch.dataset.shards import Shard, grid_to_json
 from cogbatch.errors import RunDirectoryError
 from cogbatch.types import Candidate, RequestError, RequestOutput
 
-SHARDS = tuple(Shard(number, 0, 10 * number, 10) for number in range(4))
+LONG = tuple(Shard(number, 0, 10 * number, 10) for number in range(8))
+SHARDS = LONG[:4]
 JOB: dict[str, object] = {
     "job_fingerprint": "j1",
     "spec": {"name": "captions"},
@@ -40,11 +41,11 @@ with RunDirectory(sys.argv[1]).lock():
 BAD = RequestError("image", "ImageError", "gone.png: no such file")
 
 
-def begin(path: Path) -> RunDirectory:
+def begin(path: Path, shards: Sequence[Shard] = SHARDS) -> RunDirectory:
     """A run that was started and left."""
     run = RunDirectory(path)
     with run.lock():
-        run.start(JOB)
+        run.start(JOB | {"shards": grid_to_json(shards)})
     return run
 
 
@@ -87,21 +88,43 @@ def test_what_is_done_is_what_the_parts_of_this_job_say(tmp_path: Path) -> None:
     assert (found.shards, found.shards_total) == (2, 4)
     assert [(kind.count, kind.stage) for kind in found.error_kinds] == [(3, "image")]
     assert "  3 x image/ImageError, for example: gone.png: no such file" in found.lines()
+    assert found.damaged == (SHARDS[3].part_name,)
+    assert f"damaged, to be done again: {run.parts / SHARDS[3].part_name}" in found.lines()
 
 
 def test_speed_is_that_between_the_oldest_and_the_newest_of_the_latest_parts(tmp_path: Path) -> None:
-    run = begin(tmp_path / "run")
+    run = begin(tmp_path / "run", shards=LONG)
     now = time.time()
     assert run_status(run.path).items_per_s is None
-    write(run, SHARDS[0], at_s=now - 10_000)  # before a night's rest
-    write(run, SHARDS[1], at_s=now - 20)
-    assert run_status(run.path).items_per_s is None, "one part has no speed"
-    write(run, SHARDS[2], at_s=now - 15)
+    write(run, LONG[0], at_s=now - 10_000)  # before a night's rest
+    for shard, ago_s in zip(LONG[1:4], (30, 29, 20), strict=True):
+        write(run, shard, at_s=now - ago_s)
+    assert run_status(run.path).items_per_s is None, "three parts have no speed"
+    write(run, LONG[4], at_s=now - 10)
     found = run_status(run.path)
-    assert found.items_per_s == pytest.approx(10 / 5)
+    assert found.items_per_s == pytest.approx(30 / 20)
     assert found.eta_s is None, "nobody works"
     with driver(run):
-        assert run_status(run.path).eta_s == pytest.approx(5)
+        assert run_status(run.path).eta_s == pytest.approx(10 * (len(LONG) - 5) / 1.5)
+
+
+def test_a_burst_of_parts_and_a_copied_run_have_no_speed(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", shards=LONG)
+    now = time.time()
+    for number, shard in enumerate(LONG[:6]):
+        write(run, shard, at_s=now - number / 100)
+    assert run_status(run.path).items_per_s is None
+
+
+def test_the_speed_of_a_finished_run_is_that_of_its_summary(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run")
+    for number, shard in enumerate(SHARDS):
+        write(run, shard, at_s=1_000 + 10 * number)
+    assert run_status(run.path).items_per_s is None, "a sweep has no speed of one point"
+    run.finish({"items_per_s": 2.5})
+    found = run_status(run.path)
+    assert found.items_per_s == 2.5
+    assert "2.50 items/s when it last worked" in found.lines()
 
 
 def test_the_last_activity_is_the_newest_write_of_any_kind(tmp_path: Path) -> None:

@@ -10,13 +10,15 @@ from cogbatch.eval.stored_sweep import PointRun
 from cogbatch.eval.sweep_table import PointResult, SweepTable
 
 
-def point(name: str, cost: float, failure: str | None = None, **means: float) -> PointResult:
+def point(
+    name: str, cost: float, failure: str | None = None, *, on_front: bool = True, **means: float
+) -> PointResult:
     """Every interval is 0.05 wide to both sides."""
     averages = {
         metric: Average(metric, 9, mean, mean - 0.05, mean + 0.05)
         for metric, mean in {**means, "seconds_per_item": cost}.items()
     }
-    return PointResult(PointRun(name, f"runs/{name}", {}, failure), 9, 0, averages)
+    return PointResult(PointRun(name, f"runs/{name}", {}, failure), 9, 0, averages, on_front=on_front)
 
 
 TABLE = SweepTable(
@@ -70,6 +72,24 @@ def test_when_none_does_the_nearest_is_named_with_what_is_missing() -> None:
         "  vendi_score >= 7: missed, 6, 1 short",
     ]
     assert result.to_json()["checks"][1]["met"] is False
+
+
+def test_points_whose_cost_is_not_told_apart_are_named_those_on_the_front_first() -> None:
+    points = (
+        point("cheapest", 1.0, correct=0.9, on_front=False),
+        point("behind", 1.05, correct=0.95, on_front=False),
+        point("ahead", 1.09, correct=0.99),
+        point("dearer", 1.2, correct=0.99),
+        point("wrong", 1.01, correct=0.1),
+    )
+    table = SweepTable("s", points, "correct", "vendi_score")
+    result = recommend(table, parse_floors(["correct>=0.8"], judged=True))
+    assert (result.point, result.on_front, result.as_cheap) == ("cheapest", False, ("ahead", "behind"))
+    assert result.lines()[2:] == [
+        "  not on the front: another point is as good in both axes, and better in one",
+        "  as cheap, as far as the 95 % intervals tell: ahead, behind",
+    ]
+    assert found("correct>=0.9").as_cheap == ()
 
 
 def test_no_point_is_named_where_none_has_the_metric() -> None:
