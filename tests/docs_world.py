@@ -104,8 +104,8 @@ def small_world(folder: Path) -> Iterator[World]:
             "cogbatch run job.yaml",
             f"cogbatch convert jobs/demo/checkpoint models/cogvlm-chat-hf --tokenizer {HUB_ID}",
         )
-        _damage(copy)
         _put_objects(copy)
+        _damage(copy)
         yield world
 
 
@@ -181,7 +181,7 @@ def _damage(copy: Path) -> None:
 def _put_objects(copy: Path) -> None:
     """The bucket: a model, and rows under the names that pages use."""
     store = fsspec.filesystem("s3")
-    store.put(str(copy / "jobs/demo/checkpoint"), "bucket/models/chat", recursive=True)
+    store.put(str(copy / "models/cogvlm-chat-hf"), "bucket/models/chat", recursive=True)
     for folder in ("data", "images"):
         store.put(str(copy / "photos.parquet"), f"bucket/{folder}/a.parquet")
 

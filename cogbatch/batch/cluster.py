@@ -14,6 +14,7 @@ import ray
 from cogbatch.batch.room import Resources, no_room
 from cogbatch.batch.spec import ClusterSpec
 from cogbatch.errors import JobError
+from cogbatch.redact import one_line
 
 SPARE_CPUS = 2  # for Ray Data's own tasks, which starve when workers hold every CPU
 OBJECT_STORE_BYTES = 256 * 2**20  # only shard descriptors and counts travel through it
@@ -27,7 +28,7 @@ def connected(cluster: ClusterSpec, *, log: Path) -> Iterator[None]:
         log: where Ray's own messages go instead of the terminal.
 
     Raises:
-        JobError: address is auto and there is no cluster, or local and a worker does not fit.
+        JobError: address is auto and there is no cluster, or Ray does not start or a worker does not fit.
     """
     if ray.is_initialized():
         _require_room(cluster)
@@ -40,6 +41,12 @@ def connected(cluster: ClusterSpec, *, log: Path) -> Iterator[None]:
             raise JobError(
                 "cluster.address: auto: this machine belongs to no running Ray cluster;"
                 " start one (ray start --head) or use --address local."
+            ) from err
+        except Exception as err:  # Ray has no class for it: a busy machine, no room, a path that is too long
+            ray.shutdown()
+            raise JobError(
+                f"Ray could not start on this machine: {one_line(err)}; what it printed is in {log};"
+                " when that is solved, or the machine is less busy, run the same command again"
             ) from err
         try:
             _require_room(cluster)

@@ -43,7 +43,7 @@ def sweep(
     from cogbatch.batch.sweep import plan_sweep, run_sweep
     from cogbatch.batch.sweep_spec import load_sweep
     from cogbatch.dataset.object_path import place_of
-    from cogbatch.errors import JobError
+    from cogbatch.errors import EvaluationError, JobError
     from cogbatch.eval import recommend as floors
     from cogbatch.eval import sweep_files
     from cogbatch.eval.judge import load_function
@@ -63,7 +63,13 @@ def sweep(
         progress.say(f"comparing {len(given.points)} points")
         progress.close()
         swept = open_sweep(given.path)
-        table = tabulate(swept, workers=processes(), on_progress=rows_percent("compared"))
+        try:
+            table = tabulate(swept, workers=processes(), on_progress=rows_percent("compared"))
+        except EvaluationError as err:
+            raise EvaluationError(
+                f"{err}. All candidates are there and kept: mend the judge and run the same command again,"
+                " which makes only the table"
+            ) from err
         sweep_files.write_table(table, place_of(given.path))
     except KeyboardInterrupt:
         progress.close()

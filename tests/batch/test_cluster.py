@@ -21,7 +21,7 @@ from cogbatch.batch.spec import ClusterSpec
 from cogbatch.errors import JobError
 psutil.PROCFS_PATH = sys.argv[1]
 try:
-    with connected(ClusterSpec(address="auto"), log=Path(sys.argv[1]) / "ray.log"):
+    with connected(ClusterSpec(address=sys.argv[2]), log=Path(sys.argv[1]) / "ray.log"):
         print("connected")
 except JobError as err:
     print(err)
@@ -60,12 +60,12 @@ print(json.dumps({"said": said, "rows": summary.rows, "errors": summary.errors, 
 """
 
 
-def run(program: str, argument: Path, **environment: str) -> str:
+def run(program: str, *arguments: Path | str, **environment: str) -> str:
     """What the program prints in a process of its own."""
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     env = {**os.environ, "PYTHONPATH": path, **environment}
     done = subprocess.run(
-        [sys.executable, "-c", program, str(argument)], env=env, capture_output=True, text=True
+        [sys.executable, "-c", program, *map(str, arguments)], env=env, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -74,8 +74,15 @@ def run(program: str, argument: Path, **environment: str) -> str:
 def test_auto_without_a_cluster_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     """Ray looks for a cluster in its folder and among all processes: here it finds neither."""
     (tmp_path / "1").mkdir()
-    said = run(LONELY, tmp_path, RAY_TMPDIR=str(tmp_path), RAY_ADDRESS="")
+    said = run(LONELY, tmp_path, "auto", RAY_TMPDIR=str(tmp_path), RAY_ADDRESS="")
     assert "belongs to no running Ray cluster; start one (ray start --head) or use --address local" in said
+
+
+def test_a_ray_that_does_not_start_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    """Paths of sockets must be short."""
+    said = run(LONELY, tmp_path, "local", RAY_TMPDIR=str(tmp_path / ("x" * 120)), RAY_ADDRESS="")
+    assert said.startswith("Ray could not start on this machine: ")
+    assert said.endswith("run the same command again\n")
 
 
 @pytest.mark.slow

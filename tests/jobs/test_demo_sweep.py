@@ -19,11 +19,16 @@ ROOT = Path(__file__).parents[2]
 SPEC = "jobs/demo/sweep.yaml"
 
 
-def cogbatch(*arguments: str) -> str:
-    """What a command prints, in a process of its own."""
+def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own."""
     command = [sys.executable, "-c", "from cogbatch.cli import main; main()", *arguments]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+def cogbatch(*arguments: str) -> str:
+    """What one prints that works."""
+    done = call(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -49,6 +54,9 @@ def test_its_table_agrees_with_the_parts_and_points_with_jobs_run_alone(tmp_path
     assert (compared > 12 * 24, wrong) == (True, [])
     ends = {name for name in uncounted if name.endswith(("_low", "_high"))}
     assert set(uncounted) - ends == {"self_bleu", "self_bleu_items"}
+    failing = call("sweep", SPEC, *small, "--set", "judge.checker=builtins:divmod")
+    assert failing.returncode == 1
+    assert "All candidates are there and kept: mend the judge" in failing.stderr
     for name in ("dpp-of-32", "strategy-arithmetic_temperature-0.8"):
         alone = tmp_path / name
         cogbatch("run", str(path / "points" / f"{name}.yaml"), "--set", f"output.path={alone}")
