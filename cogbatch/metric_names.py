@@ -28,15 +28,16 @@ QUALITY_METRICS = ("score", "best_score", "correct", "distinct_correct")
 # is the time that engines worked; loading, reading, writing and waiting do not count.
 COST = "seconds_per_item"
 PASS_AT_K = re.compile(r"pass@[1-9]\d*")
+IN_A_SPEC = "add judge: {checker: ...} or {references: ...}"
 
 
-def why_unknown(name: str, *, judged: bool) -> str | None:
+def why_unknown(name: str, *, judged: bool, how: str = IN_A_SPEC) -> str | None:
     """Why no run has a metric of this name, in one phrase; None when one may have it.
 
-    judged: whether candidates are judged.
+    judged: whether candidates are judged. how: to ask for a judge where this is said.
     """
     if name in QUALITY_METRICS or PASS_AT_K.fullmatch(name):
-        return None if judged else "only a judge knows; add judge: {checker: ...} or {references: ...}"
+        return None if judged else f"only a judge knows; {how}"
     known = (*METRICS, COST, *QUALITY_METRICS, "pass@1")
     if name in known:
         return None

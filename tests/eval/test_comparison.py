@@ -45,7 +45,7 @@ def test_runs_are_compared_by_their_figures_and_by_what_differs(two: tuple[Path,
     seen = Seen(page.read_text())
     assert "2 runs · model models/tiny" in seen.text
     columns = seen.text[seen.text.index("runfront") :]
-    assert columns.startswith("runfronttemperaturepathcorrectVendi score")
+    assert columns.startswith("runfrontrowstemperaturepathcorrectVendi score")
     assert "0.1" in seen.text
     assert seen.text.count("on it") == 2  # one is better in each
     assert "correct 1.000, Vendi score 1.00" in seen.text
@@ -77,8 +77,15 @@ def test_an_item_that_a_run_lacks_is_shown_for_the_others(tmp_path: Path, two: t
 def test_axes_can_be_chosen_and_wrong_ones_are_named(two: tuple[Path, Path]) -> None:
     page = write_report(*two, quality="num_tokens", diversity="self_bleu").read_text()
     assert "length against self-BLEU" in page
-    with pytest.raises(ValueError, match="--quality bleurt: no such metric, there are num_candidates, "):
+    with pytest.raises(ValueError, match=r"--quality bleurt: is no metric \(expected num_candidates, "):
         write_report(*two, quality="bleurt")
+    with pytest.raises(ValueError, match=r"--quality corect: is no metric \(did you mean correct"):
+        write_report(*two, quality="corect")
+    with pytest.raises(ValueError, match="--quality correct: only a judge knows; give --checker or --ref"):
+        write_report(*two, quality="correct")
+    judge = JudgeOptions(references="answer", metric="exact")
+    with pytest.raises(ValueError, match="--diversity pass@99: no run here has it, there are num_cand"):
+        write_report(*two, diversity="pass@99", judge=judge)
 
 
 def sweep_of(folder: Path, *points: str, failures: Mapping[str, str] | None = None, **said: object) -> Path:
@@ -163,6 +170,38 @@ def test_broken_promises_and_other_inputs_are_said(tmp_path: Path, two: tuple[Pa
     assert "promises ✗ do not hold" in seen.text
     assert "promises ✓ hold" in seen.text
     assert "50 %" in seen.text  # of the rows are errors
+
+
+def test_what_is_unfinished_is_said_where_runs_are_compared(tmp_path: Path, two: tuple[Path, Path]) -> None:
+    part = write_run(tmp_path / "part", [["a dog", "x"]] * 24, name="dpp", shard_size=8, done=1)
+    page = write_report(*two, part).read_text()
+    said = Seen(page).text
+    assert "Unfinished: dpp 8 of 24 rows; figures of these are of the rows that are there" in said
+    assert "run the sweep, or these jobs, again" in said
+    assert "on the front, unfinished: 8 of 24 rows" in page  # the tip of the point
+    table = said[said.index("runfrontrows") :]
+    assert "8 of 24 rows" in table[: table.index("Distributions")]
+    assert "Hollow: unfinished" in said
+    assert "nfinished:" not in Seen(write_report(*two).read_text()).text
+
+
+def test_long_names_break_between_words(tmp_path: Path, two: tuple[Path, Path]) -> None:
+    name = "strategy-arithmetic_temperature"
+    page = write_report(run(tmp_path, ALIKE, name, num_beam_groups=4), two[0]).read_text()
+    assert "strategy-<wbr>arithmetic_<wbr>temperature</bdi>" in page
+    assert "num_<wbr>beam_<wbr>groups</th>" in page
+
+
+def test_all_runs_are_listed_beside_the_plot(tmp_path: Path, two: tuple[Path, Path]) -> None:
+    worse = run(tmp_path, [["x", "x"], ["x", "x"]], "worse")
+    judge = JudgeOptions(references="answer", metric="exact")
+    said = Seen(write_report(*two, worse, judge=judge).read_text()).text
+    assert "Beaten by another3 worse" in said
+
+
+def test_what_is_one_is_not_many(tmp_path: Path, two: tuple[Path, Path]) -> None:
+    one = write_run(tmp_path / "one", [RequestError("image", "ImageError", "gone")], name="one")
+    assert "1 of 1 row, 1 error, promises" in Seen(write_report(two[0], one).read_text()).text
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from parsed_page import Seen
 from small_run import MODEL, MakeRun, candidate
 
 from cogbatch.eval.report import write_report
+from cogbatch.eval.report.reported import place_of_item
+from cogbatch.eval.runs import open_run
 from cogbatch.types import JudgeOptions, RequestError
 
 HOSTILE = '</p></style><script>alert(1)</script><img src=x onerror=alert(2)> & "quoted" \''
@@ -97,6 +99,15 @@ def test_errors_alike_are_one_line_with_the_words_of_the_first(make_run: MakeRun
     assert line in seen.text
 
 
+@pytest.mark.parametrize("path", ["data/pictures", "data/pictures/", "s3://bucket/pictures"])
+def test_an_image_folder_goes_by_its_name(make_run: MakeRun, path: str) -> None:
+    run = open_run(make_run([["a"]]))
+    (item,) = run.items()
+    assert place_of_item(run, item) == "rows.jsonl, row 0"
+    folder = replace(run, job={"spec": {"input": {"path": path}}})
+    assert place_of_item(folder, replace(item, input_file=".")) == "pictures, row 0"
+
+
 def test_added_errors_stand_behind_what_was_drawn(make_run: MakeRun) -> None:
     gone = RequestError("read", "X", "y")
     seen = Seen(write_report(make_run([gone] * 3 + [["a"]] * 47), max_items=10).read_text())
@@ -117,6 +128,20 @@ def test_the_same_run_gives_the_same_page(make_run: MakeRun) -> None:
     first = write_report(path, max_items=3).read_bytes()
     assert write_report(path, max_items=3).read_bytes() == first
     assert Seen(first.decode()).text.count("What is ") == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "asked", "said"),
+    [
+        (4, 60, "All 4 items, in input order. "),
+        (1, 60, "The only item. "),
+        (4, 2, "2 of 4 items, drawn at random, in input order. "),
+    ],
+)
+def test_items_are_drawn_only_where_not_all_are_shown(
+    make_run: MakeRun, count: int, asked: int, said: str
+) -> None:
+    assert said in Seen(write_report(make_run([["a"]] * count), max_items=asked).read_text()).text
 
 
 def test_no_items_are_shown_when_none_are_asked_for(make_run: MakeRun) -> None:

@@ -213,6 +213,20 @@ def test_nothing_is_wider_than_the_window(
     assert browser.execute_script("return document.documentElement.scrollWidth") == width
 
 
+@pytest.mark.parametrize("width", [400, 1200])
+def test_a_table_that_is_cut_off_shows_it_and_scrolls_by_keyboard(
+    browser: Chrome, compared: Path, width: int
+) -> None:
+    show(browser, compared, width=width)
+    box = browser.find_element(By.CSS_SELECTOR, ".scroll[aria-label='Figures of all runs']")
+    assert browser.execute_script("return arguments[0].scrollWidth > arguments[0].clientWidth", box)
+    moves = "return getComputedStyle(arguments[0]).backgroundAttachment"
+    assert browser.execute_script(moves, box) == "local, local, scroll, scroll"  # covers, then shadows
+    browser.execute_script("arguments[0].focus()", box)
+    ActionChains(browser).send_keys(Keys.ARROW_RIGHT).perform()
+    WebDriverWait(browser, 5).until(lambda _: browser.execute_script("return arguments[0].scrollLeft", box))
+
+
 def test_what_the_accessibility_tree_has_a_name_for(browser: Chrome, compared: Path) -> None:
     show(browser, compared)
     nodes = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]

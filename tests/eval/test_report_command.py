@@ -58,13 +58,15 @@ def test_a_page_replaces_nothing_but_a_page(
         assert call(capsys, "report", str(run), "--out", str(run / "page.html"))[0] == 0
 
 
-def test_folders_of_the_page_are_made_and_a_metric_without_references_is_refused(
+def test_a_page_in_no_folder_and_a_metric_without_references_are_refused(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = str(make_run([["a"]]))
     page = Path(run) / "new" / "er" / "page.html"
-    assert call(capsys, "report", run, "--out", str(page))[0] == 0
-    assert page.exists()
+    code, _, err = call(capsys, "report", run, "--out", str(page))
+    said = f"Error: {page.parent}, the folder of page.html, does not exist; make it, or use another --out\n"
+    assert (code, err) == (1, said)
+    assert not page.parent.parent.exists()
     code, _, err = call(capsys, "report", run, "--metric", "bleu")
     assert (code, err.startswith("Error: --metric bleu needs --references")) == (1, True)
 

@@ -11,7 +11,7 @@ from cogbatch.errors import EvaluationError
 from cogbatch.eval.digests import digest_runs
 from cogbatch.eval.pareto import plane_of
 from cogbatch.eval.pictures import read_pictures
-from cogbatch.eval.report.comparison import check_metrics
+from cogbatch.eval.report.comparison import check_metrics, check_names
 from cogbatch.eval.report.opened import open_runs
 from cogbatch.eval.report.page import render
 from cogbatch.eval.report.reported import Reported
@@ -46,18 +46,22 @@ def write_report(
         on_progress: is told how many rows of how many are read.
 
     Raises RunDirectoryError: not a run directory, no finished part, a damaged part. EvaluationError: the
-    judge cannot be opened, or failed, or something else lies where the page shall be. ValueError: no
-    directory, max_items below 0, or no such metric.
+    judge cannot be opened, or failed, something else lies where the page shall be, or its folder does not
+    exist. ValueError: no directory, max_items below 0, or no such metric.
     """
     if not run_dirs:
         raise ValueError("no run directory; expected at least one")
     path = place_of(run_dirs[0]) / FILE_NAME if out is None else place_of(out)
+    if out is not None:
+        _check_folder(path)
     _check_place(path)
     opened = open_runs(run_dirs)
+    judge = judge or opened.judge
+    check_names(judged=judge is not None, quality=quality, diversity=diversity)
     digests = digest_runs(
         opened.runs,
         max_items=max_items,
-        judge=judge or opened.judge,
+        judge=judge,
         workers=workers,
         on_progress=on_progress,
     )
@@ -70,10 +74,16 @@ def write_report(
     plane = plane_of(averages, quality=quality or opened.quality, diversity=diversity or opened.diversity)
     album = read_pictures(opened.runs[0], reported[0].digest.sample)
     page = render(reported, album, title=opened.title, plane=plane, remarks=opened.remarks)
-    if isinstance(path, Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write(page.encode(errors="replace")))
     return path
+
+
+def _check_folder(path: Place) -> None:
+    """Raises EvaluationError: there is none to write into, most likely a slip. Object stores have none."""
+    if isinstance(path, Path) and not path.parent.is_dir():
+        raise EvaluationError(
+            f"{path.parent}, the folder of {path.name}, does not exist; make it, or use another --out"
+        )
 
 
 def _check_place(path: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from cogbatch.eval.report.markup import Html, element, join
@@ -53,6 +54,13 @@ def quiet(*said: str) -> Html:
 def text(said: str) -> Html:
     """Text from data: in its own direction, so that it cannot reorder what is around it."""
     return element("bdi", said, attributes={"class": "text"})
+
+
+def breakable(name: str) -> Html:
+    """A name that lines may break in after _ and -, so that none breaks within a word."""
+    return join(
+        *(join(piece, element("wbr")) if piece in "_-" else piece for piece in re.split("([_-])", name))
+    )
 
 
 def fold(title: str, *children: str) -> Html:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cogbatch.eval.metrics import Average
 from cogbatch.eval.report.blocks import figure, row, table
 from cogbatch.eval.report.drawing import FRONT, HEIGHT_PX, WIDTH_PX, data, draw
-from cogbatch.eval.report.labels import axis_title, interval, label, number, percent, span
+from cogbatch.eval.report.labels import axis_title, counted, interval, label, number, percent, span
 from cogbatch.eval.report.markup import Html
 from cogbatch.eval.timeline import Timeline
 
@@ -35,15 +35,15 @@ def histogram(metric: str, values: Sequence[float], of: str) -> Html:
     ticks = alt.Axis(grid=False, tickCount=6)
     if len(rows) <= FEW and edges[0] % 1 == 0.5:
         ticks = alt.Axis(grid=False, values=(edges[:-1] + 0.5).tolist(), format="d")
+    # Not more ticks than the count is high: halves would be rounded to labels that repeat.
+    whole = alt.Axis(tickCount=min(4, int(counts.max())), format=",d", domain=False, ticks=False)
     chart = (
         alt.Chart(data(rows))
         .mark_bar(color=FRONT, binSpacing=1)
         .encode(
             x=alt.X("from:Q", bin="binned", title=axis_title(metric), axis=ticks),
             x2="to:Q",
-            y=alt.Y(
-                "count:Q", title=f"{of}s", axis=alt.Axis(tickCount=4, format=",d", domain=False, ticks=False)
-            ),
+            y=alt.Y("count:Q", title=f"{of}s", axis=whole),
             description="says:N",
         )
         .properties(width=WIDTH_PX, height=HEIGHT_PX)
@@ -76,7 +76,7 @@ def speed(line: Timeline) -> Html:
             "from": start,
             "to": end,
             "speed": rate,
-            "says": f"{start:.3g} to {end:.3g} {unit}: {rate:.3g} rows/s, {count:,} rows",
+            "says": f"{start:.3g} to {end:.3g} {unit}: {rate:.3g} rows/s, {counted(count, 'row')}",
         }
         for (start, end), rate, count in zip(pairwise(edges), line.rows_per_s, line.rows, strict=True)
     ]
@@ -106,7 +106,8 @@ def speed(line: Timeline) -> Html:
             f"; dashed: no part was written for {left_out} in all (loading, stopped, waiting), left out"
         )
     if line.unknown_rows:
-        caption += f"; {line.unknown_rows:,} rows are in parts that do not say when they were written"
+        are = "is in a part that does" if line.unknown_rows == 1 else "are in parts that do"
+        caption += f"; {counted(line.unknown_rows, 'row')} {are} not say when written"
     cells = (row(f"{one['from']:.3g} to {one['to']:.3g} {unit}", f"{one['speed']:.3g}") for one in rows)
     values = table("Throughput, values", ("working time", "rows/s"), cells, kind="small")
     drawn = draw(chart.properties(width=WIDTH_PX, height=HEIGHT_PX), says=f"Throughput over time: {caption}")

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from cogbatch.eval.metrics import Average
 from cogbatch.eval.pareto import Plane
-from cogbatch.eval.report.blocks import NOTHING, note, quiet, section, table, text
+from cogbatch.eval.report.blocks import NOTHING, breakable, fold, note, quiet, section, table, text
 from cogbatch.eval.report.charts import is_yes_or_no
 from cogbatch.eval.report.labels import NONE, interval, label, number, percent, without_middle_k
-from cogbatch.eval.report.markup import Html, element
+from cogbatch.eval.report.markup import Html, element, join
 from cogbatch.eval.report.plots import Point, boxes, plane
 from cogbatch.eval.report.reported import Reported, differing_settings
+from cogbatch.metric_names import why_unknown
 
 # The figures that most decisions need come first; all others follow in the order of the digest.
 FIRST = (
@@ -29,6 +30,19 @@ SPREADS = (
     ("vendi_score", "item"),
     ("score", "candidate"),
 )
+MAX_BESIDE = 12  # beaten runs that are listed beside the plot unasked
+MAX_NAMED = 20  # unfinished runs that are named; the table marks them all
+
+
+def check_names(*, judged: bool, **wanted: str | None) -> None:
+    """Raises ValueError: no run can have the metric that an option, named by its keyword, asks for.
+
+    judged: whether candidates are judged. Needs no figures, so that a slip is told before rows are read.
+    """
+    for option, metric in wanted.items():
+        how = "give --checker or --references"
+        if metric is not None and (why := why_unknown(metric, judged=judged, how=how)):
+            raise ValueError(f"--{option} {metric}: {why}")
 
 
 def check_metrics(runs: Sequence[Mapping[str, Average]], **wanted: str | None) -> None:
@@ -36,7 +50,7 @@ def check_metrics(runs: Sequence[Mapping[str, Average]], **wanted: str | None) -
     every = dict.fromkeys(metric for averages in runs for metric in averages)
     for option, metric in wanted.items():
         if metric is not None and metric not in every:
-            raise ValueError(f"--{option} {metric}: no such metric, there are {', '.join(every)}")
+            raise ValueError(f"--{option} {metric}: no run here has it, there are {', '.join(every)}")
 
 
 def comparison(runs: Sequence[Reported], shown: Plane) -> Html:
@@ -50,6 +64,7 @@ def comparison(runs: Sequence[Reported], shown: Plane) -> Html:
         if len(inputs) > 1
         else NOTHING,
         quiet("The runs used different models.") if len(models) > 1 else NOTHING,
+        _unfinished(runs),
         _without_axis(runs, shown),
         _plot(runs, shown),
         element("h3", "Figures"),
@@ -59,6 +74,20 @@ def comparison(runs: Sequence[Reported], shown: Plane) -> Html:
             f"{label(shown.quality).name} and {label(shown.diversity).name}."
         ),
         _table(runs, shown),
+    )
+
+
+def _unfinished(runs: Sequence[Reported]) -> Html:
+    """That figures, and so the front, may change: rows of some runs are missing."""
+    found = [join(text(one.name), f" {one.unfinished}") for one in runs if one.unfinished]
+    if not found:
+        return NOTHING
+    named = found[:MAX_NAMED] + ([Html(f"and {len(found) - MAX_NAMED:,} more")] if found[MAX_NAMED:] else [])
+    return note(
+        element("strong", "Unfinished: "),
+        join(*(join(", " if place else "", one) for place, one in enumerate(named))),
+        "; figures of these are of the rows that are there, which need not be the same rows, and the front"
+        " may change: run the sweep, or these jobs, again.",
     )
 
 
@@ -91,7 +120,7 @@ def _plot(runs: Sequence[Reported], shown: Plane) -> Html:
         x, y = one.averages.get(shown.diversity), one.averages.get(shown.quality)
         if x is None or y is None or x.mean is None or y.mean is None:
             continue
-        points.append(Point(number_of, one.name, x.mean, y.mean, _ends(x), _ends(y), front))
+        points.append(Point(number_of, one.name, x.mean, y.mean, _ends(x), _ends(y), front, one.unfinished))
     if not points:
         return NOTHING
     drawn = plane(shown.diversity, shown.quality, points)
@@ -115,11 +144,29 @@ def _front(runs: Sequence[Reported], shown: Plane, points: Sequence[Point]) -> H
                 element("b", f"{point.number} ", text(point.name)),
                 element("small", said),
                 element("small", text(own)),
+                element("small", f"unfinished: {point.unfinished}", attributes={"class": "bad"})
+                if point.unfinished
+                else NOTHING,
             )
         )
     return element(
-        "div", element("h3", "On the front"), element("ul", *lines), attributes={"class": "front-list"}
+        "div",
+        element("h3", "On the front"),
+        element("ul", *lines),
+        _beaten([point for point in points if not point.front]),
+        attributes={"class": "front-list"},
     )
+
+
+def _beaten(points: Sequence[Point]) -> Html:
+    """The names of the other numbers in the plot."""
+    if not points:
+        return NOTHING
+    lines = (element("li", element("b", f"{point.number} "), text(point.name)) for point in points)
+    found = element("ul", *lines, attributes={"class": "others"})
+    if len(points) > MAX_BESIDE:
+        return fold(f"Beaten by another: {len(points):,}", found)
+    return join(element("h3", "Beaten by another"), found)
 
 
 def _ends(average: Average) -> tuple[float, float]:
@@ -138,9 +185,9 @@ def _table(runs: Sequence[Reported], shown: Plane) -> Html:
     columns = [
         "run",
         "front",
-        *(key.partition(".")[2] for key in settings),
-        *(label(metric).name for metric in metrics),
         "rows",
+        *(breakable(key.partition(".")[2]) for key in settings),
+        *(label(metric).name for metric in metrics),
         "errors",
         "rows/s",
     ]
@@ -149,16 +196,23 @@ def _table(runs: Sequence[Reported], shown: Plane) -> Html:
         digest, line = one.digest, one.timeline
         rate = NONE if line is None else f"{line.mean_rows_per_s:.3g}"
         cells = [
-            element("th", f"{place + 1} ", text(one.name), attributes={"scope": "row"}),
+            element("th", _name(f"{place + 1} ", one.name), attributes={"scope": "row"}),
             element("td", "on it" if front else NONE, attributes={"class": "good" if front else "quiet"}),
+            _cell(element("strong", one.unfinished, attributes={"class": "bad"}))
+            if one.unfinished
+            else _cell(f"{digest.rows_out:,}"),
             *(element("td", text(values[place])) for values in settings.values()),
             *(_figure(one.averages.get(metric), metric) for metric in metrics),
-            _cell(f"{digest.rows_out:,}"),
             _cell(percent(digest.num_errors / max(digest.rows_out, 1))),
             _cell(rate),
         ]
         rows.append(element("tr", *cells, attributes={"class": "front"} if front else None))
     return table("Figures of all runs", columns, rows, kind="comparison")
+
+
+def _name(number_of: str, name: str) -> Html:
+    """In a box of its own, which can be given a width, as a cell cannot."""
+    return element("div", number_of, element("bdi", breakable(name)), attributes={"class": "name"})
 
 
 def _figure(average: Average | None, metric: str) -> Html:

@@ -14,7 +14,7 @@ from cogbatch.eval.pictures import Album, Picture
 from cogbatch.eval.report.blocks import NOTHING, note, quiet, section, text
 from cogbatch.eval.report.labels import number
 from cogbatch.eval.report.markup import Html, element, join
-from cogbatch.eval.report.reported import Reported
+from cogbatch.eval.report.reported import Reported, place_of_item
 from cogbatch.eval.runs import Item
 from cogbatch.types import Candidate
 
@@ -69,13 +69,17 @@ def gallery(
                 tuple((name, items[item.identity]) for name, items in found if item.identity in items),
             ),
             order,
+            place=place_of_item(runs[0].run, item),
             several=len(runs) > 1,
         )
         for order, (item, picture) in enumerate(_drawn_first(first, album))
     ]
     kept = _within(cards, max_bytes)
     drawn, added = len(first.sample) - len(first.added), len(first.added)
+    is_all = drawn == first.rows_out
     said = f"{drawn:,} of {first.rows_out:,} items, drawn at random, in input order"
+    if is_all:
+        said = f"all {drawn:,} items, in input order" if drawn > 1 else "the only item"
     said += f", then {added:,} more with errors" if added else ""
     if len(kept) < len(cards):
         said += f"; {len(kept):,} of these are shown, evenly spaced, as the page would be too large"
@@ -85,7 +89,7 @@ def gallery(
     return section(
         "items",
         "Items",
-        quiet(f"{said}. {words}"),
+        quiet(f"{said[:1].upper()}{said[1:]}. {words}"),
         quiet("Scores are those of the selector or the beams: no judge was asked.")
         if _has_scores(runs) and not _is_judged(runs)
         else NOTHING,
@@ -147,11 +151,10 @@ def _select(name: str, choices: Iterable[tuple[str, str]]) -> Html:
     return element("select", *options, attributes={"id": name})
 
 
-def _card(card: Card, order: int, *, several: bool) -> Html:
+def _card(card: Card, order: int, *, place: str, several: bool) -> Html:
     item = card.item
-    place = quiet(f"{item.input_file}, row {item.input_row}")
     prompt = element("p", text(item.prompt or ""), attributes={"class": "prompt"})
-    head = element("div", element("h3", text(item.id)), place, _figure(item, card.picture), prompt)
+    head = element("div", element("h3", text(item.id)), quiet(place), _figure(item, card.picture), prompt)
     if several:
         columns = (
             element("div", element("h4", text(name)), _answers(judged)) for name, judged in card.answers

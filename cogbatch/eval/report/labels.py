@@ -64,6 +64,11 @@ def number(value: float | None, digits: int) -> str:
     return NONE if value is None else f"{value:,.{digits}f}".replace("-", "−")
 
 
+def counted(count: int, noun: str) -> str:
+    """1 error, 2 errors."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def interval(low: float | None, high: float | None, digits: int) -> str:
     """Both ends; a dash where there are none."""
     return NONE if low is None or high is None else f"{number(low, digits)} to {number(high, digits)}"

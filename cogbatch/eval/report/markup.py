@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping
 
 # Elements that have no content and no end tag.
-VOID = frozenset({"meta", "img", "br", "input"})
+VOID = frozenset({"meta", "img", "br", "wbr", "input"})
 # HTML has no way to write these; models and file names do have them.
 CONTROLS = {code: "\ufffd" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\t\n"}
 

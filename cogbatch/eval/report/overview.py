@@ -10,7 +10,8 @@ from cogbatch.eval.report.blocks import NOTHING, fold, pairs, quiet, row, sectio
 from cogbatch.eval.report.charts import histogram, pass_curve, speed
 from cogbatch.eval.report.labels import interval, label, number, without_middle_k
 from cogbatch.eval.report.markup import Html, element, join
-from cogbatch.eval.report.reported import Reported, settings_of
+from cogbatch.eval.report.reported import Reported, place_of_item, settings_of
+from cogbatch.eval.runs import Run
 
 
 def summary(one: Reported) -> Html:
@@ -92,24 +93,26 @@ def throughput(one: Reported) -> Html:
 
 def errors(one: Reported, *, level: int = 3) -> Html:
     """Errors by stage and type, the commonest first, each with messages and an example."""
-    groups = (_error_group(group, level) for group in one.digest.errors)
+    groups = (_error_group(one.run, group, level) for group in one.digest.errors)
     return join(*groups)
 
 
-def _error_group(group: ErrorGroup, level: int) -> Html:
+def _error_group(run: Run, group: ErrorGroup, level: int) -> Html:
     """A list and not a table: messages are long, and a phone is narrow."""
     title = f"{group.stage}/{group.type} × {group.count:,}"
-    messages = (element("li", f"{one.count:,} × ", text(one.message), _first(one)) for one in group.messages)
+    messages = (
+        element("li", f"{one.count:,} × ", text(one.message), _first(run, one)) for one in group.messages
+    )
     shown = sum(one.count for one in group.messages)
     more = quiet(f"and {group.count - shown:,} with other messages") if shown < group.count else NOTHING
     return join(element(f"h{level}", title), element("ul", *messages), more)
 
 
-def _first(said: ErrorMessage) -> Html:
+def _first(run: Run, said: ErrorMessage) -> Html:
     """The first row that has the message, with its own words where rows differ in them."""
     item = said.first
     own = item.error.message if item.error and not said.is_one else ""
-    place = f", {item.input_file}, row {item.input_row}"
+    place = f", {place_of_item(run, item)}"
     return element("small", "first: ", text(item.id), place, join(": ", text(own)) if own else NOTHING)
 
 

@@ -13,7 +13,7 @@ from cogbatch.eval.pictures import Album
 from cogbatch.eval.report.blocks import NOTHING, note, quiet, section, text
 from cogbatch.eval.report.comparison import comparison, spreads
 from cogbatch.eval.report.gallery import gallery, shown_runs
-from cogbatch.eval.report.labels import NONE
+from cogbatch.eval.report.labels import NONE, counted
 from cogbatch.eval.report.markup import Html, element, join
 from cogbatch.eval.report.overview import distributions, errors, is_sound, metrics, summary, throughput
 from cogbatch.eval.report.reported import Reported
@@ -102,7 +102,8 @@ def _run(one: Reported, *, is_drawn: bool) -> Html:
     """
     digest = one.digest
     sound = is_sound(one)
-    said = f"{digest.rows_out:,} of {digest.rows_in:,} rows, {digest.num_errors:,} errors, promises "
+    rows = f"{digest.rows_out:,} of {counted(digest.rows_in, 'row')}"
+    said = f"{rows}, {counted(digest.num_errors, 'error')}, promises "
     mark = element(
         "b", "✓ hold" if sound else "✗ do not hold", attributes={"class": "good" if sound else "bad"}
     )

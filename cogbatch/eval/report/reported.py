@@ -22,6 +22,12 @@ class Reported:
     judge: Judge | None = None
 
     @property
+    def unfinished(self) -> str:
+        """How many rows of how many are there, where some are missing; else nothing."""
+        digest = self.digest
+        return f"{digest.rows_out:,} of {digest.rows_in:,} rows" if digest.rows_out < digest.rows_in else ""
+
+    @property
     def timeline(self) -> Timeline | None:
         """When its rows were written, where that is known."""
         return timeline(self.run.job, self.run.parts)
@@ -48,6 +54,15 @@ def names_of(runs: Sequence[Run], wanted: Sequence[str]) -> tuple[str, ...]:
         if len(set(names)) == len(names):
             return tuple(names)
     return tuple(f"{name} ({place})" for place, name in enumerate(paths, start=1))
+
+
+def place_of_item(run: Run, item: Item) -> str:
+    """The file and row of an item in the input; an image folder, whose file is ".", goes by its name."""
+    file = item.input_file
+    if file == ".":
+        path = str(run.job["spec"]["input"].get("path", file))
+        file = path.rstrip("/").rpartition("/")[2] or path
+    return f"{file}, row {item.input_row}"
 
 
 def settings_of(run: Run) -> dict[str, str]:
