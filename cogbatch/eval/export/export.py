@@ -268,8 +268,8 @@ def _notes(sources: Sequence[_Source], options: ExportOptions, tally: Tally) -> 
     for source in sources:
         if not source.is_as_it_was:
             yield (
-                f"{source.run.public_name}: the input's files have another size or time than when the job ran;"
-                " rows whose id changed were left out, but images may not be those seen"
+                f"{source.run.public_name}: the input's files have another size or time than when the job ran"
+                "; rows whose id changed were left out, but images may not be those seen"
             )
     for name, said in ((NO_IMAGE, "image is missing or damaged"), (NO_ROW, "input row changed or is gone")):
         if tally.outcomes[name]:
