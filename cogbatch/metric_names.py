@@ -5,8 +5,9 @@ Names only, standard library only: what the metrics are is in cogbatch.eval.metr
 
 from __future__ import annotations
 
-import difflib
 import re
+
+from cogbatch.text import did_you_mean
 
 # Of every run: the fields of cogbatch.eval.metrics.ItemMetrics.
 METRICS = (
@@ -41,6 +42,5 @@ def why_unknown(name: str, *, judged: bool, how: str = IN_A_SPEC) -> str | None:
     known = (*METRICS, COST, *QUALITY_METRICS, "pass@1")
     if name in known:
         return None
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(known)}"
+    hint = did_you_mean(name, known) or f"expected {', '.join(known)}"
     return f"is no metric ({hint})"

@@ -5,9 +5,10 @@ Not a model's tokenizer: these tokens are for people and metrics. Standard libra
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 FINAL_PUNCTUATION = ".,;:!?。、"  # after NFKC, which maps full-width forms and the ellipsis to these
 # Ideographs (extensions A to H, the iteration mark) and kana: scripts that put no blanks between words.
@@ -46,3 +47,9 @@ def ngrams(sequence: Sequence[str], n: int) -> list[tuple[str, ...]]:
     if n < 1:
         raise ValueError(f"n is {n}, expected at least 1")
     return list(zip(*(sequence[start:] for start in range(n)), strict=False))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The hint with the known name that is most like this one; nothing where none is."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else ""

@@ -239,7 +239,8 @@ def _mistake(error: Any, kind: type[BaseModel]) -> str:
             return f"{name} is required"
         if error["type"] == "tuple_type":
             return f"{name}={error['input']!r}: expected a list, for example [{error['input']}]"
-        return f"{name}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+        said = error["msg"].removeprefix("Value error, ")
+        return f"{name}={error['input']!r}: {said[0].lower()}{said[1:]}"
     known = _keys(loc[:-1], kind)
     near = difflib.get_close_matches(loc[-1], known, n=1)
     sections = _keys((), kind)

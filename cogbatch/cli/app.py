@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from cogbatch import __version__
 from cogbatch.errors import CogbatchError
 from cogbatch.redact import one_line, sayable
+from cogbatch.text import did_you_mean
+
+
+class Commands(TyperGroup):
+    """The commands; a wrong value is said without pydantic's words and with the nearest choice."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as err:
+            err.message = _plain(err.message)
+            raise
+
+
+def _plain(message: str) -> str:
+    """A message of Typer about a value."""
+    message = message.removeprefix("Value error, ")
+    found = re.fullmatch(r"'(.*)' is not one of (.*)\.", message)
+    hint = found and did_you_mean(found[1], re.findall("'([^']*)'", found[2]))
+    return f"{message[:-1]}; {hint}" if hint else message
+
 
 app = typer.Typer(
     name="cogbatch",
+    cls=Commands,
     help="k diverse, scored candidates per image from CogVLM: converted, sharded over Ray, in Parquet.",
     no_args_is_help=True,
     add_completion=False,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from cogbatch.cli.app import app
 from cogbatch.cli.options import (
@@ -21,10 +23,25 @@ from cogbatch.cli.options import (
 )
 from cogbatch.types import Dedupe, FormatName, ImageFormat, Select, SplitBy
 
+if TYPE_CHECKING:
+    from cogbatch.eval.export import ExportOptions
+
 CHANGES_NOTHING = ("overwrite", "as_json", "debug")  # in what is written
 
 
-@app.command(no_args_is_help=True)
+class RunsThenFolder(TyperCommand):
+    """A single path is a run without OUT; Typer would take it for OUT and miss RUN_DIR."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as err:
+            if err.param is not None and err.param.name == "run_dirs":
+                (err.param,) = (param for param in self.params if param.name == "out")  # type: ignore[assignment]
+            raise
+
+
+@app.command(cls=RunsThenFolder, no_args_is_help=True)
 def export(
     context: typer.Context,
     run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR", help="Run directories, one or more.")],
@@ -50,12 +67,17 @@ def export(
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(help="Candidates left out otherwise: loop, length or empty; repeat. [default: none]"),
+        typer.Option(
+            help="Also candidates of this kind: loop, length or empty. May be repeated. [default: none]"
+        ),
     ] = None,
     dedupe: Annotated[
         Dedupe, typer.Option(help="Across items: pairs are the same image, prompt and text.")
     ] = "pairs",
-    near: Annotated[float, typer.Option(help="Similarity from which texts are near duplicates.")] = 0.8,
+    near: Annotated[
+        float | None,
+        typer.Option(help="Similarity of near duplicates, for near and distinct. [default: 0.8]"),
+    ] = None,
     validation: Annotated[float, typer.Option(help="Share of images for the validation split.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     split_by: Annotated[
@@ -117,18 +139,27 @@ def export(
     )
     for note in done.notes:
         typer.echo(f"Note: {printable(note)}", err=True)
-    show(_lines(str(done.out), done.counts), {"export": str(done.out), **done.counts}, as_json=as_json)
+    lines = _lines(str(done.out), done.counts, options)
+    show(lines, {"export": str(done.out), **done.counts}, as_json=as_json)
 
 
-def _lines(out: str, counts: dict[str, Any]) -> list[str]:
+def _lines(out: str, counts: dict[str, Any], options: ExportOptions) -> list[str]:
     examples = ", ".join(f"{count} {split}" for split, count in counts["examples"].items())
     images = sum(counts["images"].values())
     lines = [f"{out}: {examples} ({images} images)"]
-    lines.append(f"{counts['items']} items: {_listed(counts['outcomes'])}")
+    items = f"{counts['items']} items"
+    if counts["items"] < counts["run_items"]:
+        items = f"{counts['items']} of {counts['run_items']} items (--partial: the run is not finished)"
+    lines.append(f"{items}: {_listed(counts['outcomes'])}")
     if counts["dropped"]:
         left_out = sum(counts["dropped"].values())
         lines.append(
             f"{left_out} of {counts['candidates']} candidates left out: {_listed(counts['dropped'])}"
+        )
+    if counts["not_correct"]:
+        learnt = "chosen candidates" if options.is_pairs else "candidates"
+        lines.append(
+            f"{counts['not_correct']} of {counts['judged']} {learnt} are not correct by {options.judged_by}"
         )
     return lines
 
@@ -138,15 +169,22 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def _command(context: typer.Context) -> str:
-    """The command line that was given, in one form; OUT stands for the folder, which changes nothing."""
+    """The command line that was given, in one form, to be published.
+
+    OUT stands for the folder, which changes nothing, and a name for an absolute path of a run.
+    """
     words = ["cogbatch", "export"]
     options: list[str] = []
     for parameter in context.command.params:
         name, value = parameter.name or "", context.params.get(parameter.name or "")
         values = value if isinstance(value, list | tuple) else [] if value is None else [value]
         if parameter.param_type_name == "argument":
-            words += ["OUT"] if name == "out" else values
+            words += ["OUT"] if name == "out" else [_public(path) for path in values]
         elif name not in CHANGES_NOTHING and value != parameter.get_default(context):
             option = max(parameter.opts, key=len)
             options += [option] if value is True else [w for each in values for w in (option, str(each))]
     return shlex.join([*words, *options])
+
+
+def _public(path: str) -> str:
+    return Path(path).name if Path(path).is_absolute() else path

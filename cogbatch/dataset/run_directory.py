@@ -54,7 +54,11 @@ def is_sweep(path: Place) -> bool:
 
 
 def no_run(path: Place) -> RunDirectoryError:
-    """The error for a directory without job.json."""
+    """The error for a path without job.json."""
+    if isinstance(path, Path) and not path.exists():
+        return RunDirectoryError(
+            f"{path}: no such folder; expected a run directory, the output.path of a job"
+        )
     if is_sweep(path):
         return RunDirectoryError(f"{path} is a sweep, not a run; name one of its points: {path}/points/NAME")
     return RunDirectoryError(f"{path} has no job.json; expected a run directory, the output.path of a job")

@@ -16,6 +16,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ import numpy as np
 from cogbatch.errors import EvaluationError
 from cogbatch.eval.metrics import CiderD, exact_match, rouge_l, sentence_bleu, vqa_accuracy
 from cogbatch.eval.runs import Item, Run
+from cogbatch.text import did_you_mean
 from cogbatch.types import JudgeOptions
 
 # From which score a candidate is correct, where the metric itself says so.
@@ -102,12 +104,21 @@ def load_function(name: str) -> Callable[..., Any]:
         raise EvaluationError(f"{name!r}: expected module:function, for example jobs.demo.check:check")
     try:
         with _current_directory_on_path():
-            found = getattr(importlib.import_module(module_name), function_name, None)
+            module = importlib.import_module(module_name)
     except Exception as err:  # whatever the module does when it is imported
         raise EvaluationError(f"{name}: {module_name} cannot be imported: {_line(err)}") from err
+    found = getattr(module, function_name, None)
     if not callable(found):
-        raise EvaluationError(f"{name}: {module_name} has no function {function_name}")
+        own = [key for key, value in vars(module).items() if key[0] != "_" and _is_function(value, module)]
+        hint = did_you_mean(function_name, own) or f"its own are: {', '.join(own) or 'none'}"
+        raise EvaluationError(f"{name}: {module_name} has no function {function_name} ({hint})")
     return found
+
+
+def _is_function(value: Any, module: ModuleType) -> bool:
+    """Whether it is one that the module defines, and did not import."""
+    is_own = getattr(value, "__module__", None) == module.__name__
+    return is_own and callable(value) and not isinstance(value, type)
 
 
 def _checked(

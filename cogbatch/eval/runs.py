@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -85,6 +86,11 @@ class Run:
     job: Mapping[str, Any]
     shards: tuple[Shard, ...]
     parts: tuple[PartFooter, ...]
+
+    @property
+    def public_name(self) -> str:
+        """Its address, or the last part of its path: the rest says how this machine is arranged."""
+        return self.path.name if isinstance(self.path, Path) else str(self.path)
 
     @property
     def num_rows(self) -> int:

@@ -118,7 +118,7 @@ def test_parts_of_a_job_that_was_stopped_can_be_retried_and_the_rest_is_named(
 
 
 def test_what_is_no_run_and_what_would_be_another_job_is_refused(make_spec: MakeSpec, tmp_path: Path) -> None:
-    with pytest.raises(RunDirectoryError, match=r"nowhere has no job\.json; expected a run directory"):
+    with pytest.raises(RunDirectoryError, match="nowhere: no such folder; expected a run directory"):
         retry_failed(tmp_path / "nowhere")
     spec = make_spec(["bad"])
     run_job(spec, backend=FAKE)

@@ -79,6 +79,11 @@ def test_all_mistakes_are_reported_at_once_with_the_nearest_key() -> None:
     assert "\n" not in message
 
 
+def test_what_a_section_refuses_is_said_without_the_words_of_pydantic() -> None:
+    with pytest.raises(JobError, match=r"cluster=\{.*\}: min_workers 2 is above max_workers 1$"):
+        parse_spec({**MINIMAL, "cluster": {"min_workers": 2}})
+
+
 def test_several_columns_may_form_the_id() -> None:
     spec = parse_spec({**MINIMAL, "input": {"path": "d", "id_column": ["a", "b"]}})
     assert spec.input.id_columns == ("a", "b")

@@ -147,7 +147,7 @@ def test_a_negative_sample_is_refused(make_run: MakeRun) -> None:
 
 
 def test_a_directory_that_is_no_run_is_named(tmp_path: Path, make_run: MakeRun) -> None:
-    with pytest.raises(RunDirectoryError, match=r"nowhere has no job\.json; expected a run directory"):
+    with pytest.raises(RunDirectoryError, match="nowhere: no such folder; expected a run directory"):
         open_run(tmp_path / "nowhere")
     with pytest.raises(RunDirectoryError, match="has no finished part; run its job first"):
         open_run(make_run([["a"]], done=0))

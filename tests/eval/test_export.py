@@ -152,8 +152,10 @@ def test_an_unfinished_run_is_refused_unless_partial(make_run: MakeRun) -> None:
     with pytest.raises(EvaluationError, match="has 2 of 4 rows; run its job to the end, or export"):
         export(run, "llava")
     assert len(records(export(run, "llava", partial=True))) == 2
-    with pytest.raises(RunDirectoryError, match=r"has no job\.json"):
+    with pytest.raises(RunDirectoryError, match=r"data has no job\.json"):
         export(run.parent / "data", "llava")
+    with pytest.raises(RunDirectoryError, match=r"dmo: no such folder; expected a run directory"):
+        export(run.parent / "dmo", "llava")
 
 
 def test_an_input_that_changed_gives_no_wrong_images(make_run: MakeRun) -> None:

@@ -98,6 +98,16 @@ def test_secrets_of_addresses_are_not_in_it(make_run: MakeRun) -> None:
     assert "hush" not in card(export(run, "llava"))[1]
 
 
+def test_a_path_of_this_machine_is_not_in_it(make_run: MakeRun) -> None:
+    run = make_run([["a"]])
+    rows = run.parent / "data" / "rows.jsonl"
+    rows.write_text(rows.read_text() + "\n")  # so that there is a note
+    _, text = card(export(run, "llava"))
+    assert "\nrun: run\n" in text
+    assert "- run: the input" in text
+    assert str(run) not in text
+
+
 def test_the_header_says_whether_the_data_is_the_same(make_run: MakeRun, tmp_path: Path) -> None:
     def mark(run: Path, **options: Any) -> str:
         return str(card(export(run, "llava", **options))[0]["configs"][0]["description"])

@@ -62,7 +62,7 @@ def test_the_card_holds_the_command_which_makes_the_same_again(
             assert call(capsys, "export", run, out, *shlex.split(form), "--json", "--overwrite")[0] == 0
             trees.append({path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()})
             (command,) = re.findall("^cogbatch export .*", trees[-1]["README.md"].decode(), re.MULTILINE)
-            assert command == f"cogbatch export {run} OUT {expected}"
+            assert command == f"cogbatch export {run.name} OUT {expected}"
         assert trees[0] == trees[1]
 
 
@@ -102,7 +102,14 @@ def test_notes_are_on_stderr(make_run: MakeRun, capsys: pytest.CaptureFixture[st
     [
         (["-f", "dpo"], 1, "Error: dpo needs scores: a checker, references, or score (logprob only if"),
         (["-f", "parquet"], 2, "'parquet' is not one of 'llava'"),
-        (["-f", "llava", "--threshold", "1"], 1, "Error: threshold is for select threshold and for dpo"),
+        (
+            ["-f", "lava"],
+            2,
+            "'--format' / '-f': 'lava' is not one of 'llava', 'sharegpt', 'openai-chat', 'dpo', 'hf-dataset',"
+            " 'webdataset', 'coco-captions'; did you mean llava?",
+        ),
+        (["-f", "llava", "--threshold", "1"], 1, "Error: threshold needs scores: a checker, references, or"),
+        (["-f", "llava", "--near", "0.5"], 1, "Error: near is for dedupe near and for select distinct"),
         (
             ["-f", "llava", "--select", "threshold", "--threshold", "1"],
             1,
@@ -119,6 +126,43 @@ def test_wrong_usage_is_one_line(
     assert (found, printed) == (code, "")
     assert said in " ".join(err.split())
     assert not (run.parent / "out").exists()
+
+
+@pytest.mark.parametrize("paths", [["runs/demo"], []])
+def test_a_forgotten_folder_is_said_to_be_missing(
+    capsys: pytest.CaptureFixture[str], paths: list[str]
+) -> None:
+    code, _, err = call(capsys, "export", *paths, "--format", "llava")
+    assert (code, err.splitlines()[-1]) == (2, "Error: Missing argument 'OUT'.")
+
+
+def test_a_part_of_a_run_is_said_to_be_a_part(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run([["a"]] * 5, done=2)
+    out = run.parent / "out"
+    _, printed, _ = call(capsys, "export", run, out, "-f", "llava", "--partial", "--json")
+    lines = printed.splitlines()
+    assert lines[1] == "4 of 5 items (--partial: the run is not finished): 4 exported"
+    assert (json.loads(lines[-1])["items"], json.loads(lines[-1])["run_items"]) == (4, 5)
+    assert "| items, of 5 (--partial: the run is not finished) | 4 |" in (out / "README.md").read_text()
+
+
+def test_wrong_candidates_are_counted_where_a_judge_says_so(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run([["a", "b"], ["c"], ["d"]], carried={"answer": [["a"], ["d"], []]})
+    out = run.parent / "out"
+    judged = ["--references", "answer", "--metric", "exact"]
+    said = "are not correct by the references"
+    for how, line in (
+        (["-f", "llava", "--select", "all"], f"2 of 3 candidates {said}"),
+        (["-f", "dpo", "--threshold", "0"], None),
+    ):
+        _, printed, _ = call(capsys, "export", run, out, *how, *judged, "--overwrite")
+        assert [found for found in printed.splitlines() if "correct" in found] == [line] * bool(line)
+        row = "| candidates exported that are not correct by the references, of 3 | 2 |"
+        assert (row in (out / "README.md").read_text()) == bool(line)
+    call(capsys, "export", run, out, "-f", "llava", "--select", "all", "--overwrite")
+    assert "not correct" not in (out / "README.md").read_text()
 
 
 def test_a_note_or_error_does_not_act_on_the_terminal(

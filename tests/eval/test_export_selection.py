@@ -59,8 +59,23 @@ def scored(*scores: float | None, contents: dict[int, str] | None = None) -> Sco
             ["a red fox sits", "a blue dog"],
             {"below the threshold": 2},
         ),
+        (
+            {"select": "top-n", "top": 2, "score": "logprob", "threshold": -0.5},
+            ["a red fox sits"],
+            {"below the threshold": 3},
+        ),
+        (
+            {"select": "distinct", "near": 0.6, "score": "logprob", "threshold": -2},
+            ["a red fox sits", "a blue dog"],
+            {"below the threshold": 1, "like a better one of its item": 1},
+        ),
+        (
+            {"select": "all", "score": "logprob", "threshold": -2},
+            ["a red fox sits", "a blue dog", "a red fox"],
+            {"below the threshold": 1},
+        ),
     ],
-    ids=["best", "top 2", "top 9", "all", "distinct", "distinct 0.6", "threshold"],
+    ids=["best", "top 2", "top 9", "all", "distinct", "distinct 0.6", "threshold", *["with threshold"] * 3],
 )
 def test_each_rule_takes_what_it_says_best_first(
     make_run: MakeRun, options: dict[str, Any], expected: list[str], dropped: dict[str, int]
@@ -135,8 +150,25 @@ def test_scores_alone_are_not_correct_and_the_error_says_what_is_missing(
     make_run: MakeRun, checkers: str
 ) -> None:
     judge = JudgeOptions(checker=f"{checkers}:length")
-    with pytest.raises(EvaluationError, match="2 with a score that is neither correct nor wrong without a"):
+    with pytest.raises(EvaluationError, match=r"2 with a score that is neither correct.*; add --threshold, "):
         export(make_run([["a", "b"]]), "llava", select="threshold", judge=judge)
+
+
+@pytest.mark.parametrize("rule", ["best", "all", "distinct"])
+def test_a_threshold_lets_no_other_score_in(make_run: MakeRun, rule: str) -> None:
+    item = [said(0, "red", score=0.1), said(1, "blue", score=9.0)]
+    run = make_run([item, item], carried={"answers": [["red"], []]})
+    judge = JudgeOptions(references="answers", metric="exact")
+    done = export(run, "llava", judge=judge, select=rule, threshold=1)
+    assert texts(done) == ["red"]
+    assert done.counts["dropped"] == {"below the threshold": 1, "without a score": 2}
+
+
+def test_a_run_without_a_selector_has_no_scores_of_one(make_run: MakeRun) -> None:
+    run = make_run([["a", "b"]])
+    for form in ("dpo", "llava"):
+        with pytest.raises(EvaluationError, match="no selector or beam chose in these runs"):
+            export(run, form, score="selector")
 
 
 def test_references_need_no_threshold_where_the_metric_says_what_is_correct(make_run: MakeRun) -> None:
@@ -273,13 +305,15 @@ def test_dpo_by_log_probability_only_when_asked_for(make_run: MakeRun, tmp_path:
         ({"select": "top-n"}, "select top-n and top go together"),
         ({"select": "top-n", "top": 0}, "top is 0, expected at least 1"),
         ({"select": "threshold", "threshold": 1}, "needs scores: a checker, references, or score"),
-        ({"select": "threshold", "score": "x"}, "needs a threshold: score x does not say what is correct"),
+        ({"select": "threshold", "score": "x"}, "score x does not say what is correct; add --threshold"),
         (
             {"select": "threshold", "judge": JudgeOptions(references="a")},
-            "needs a threshold: cider does not say what is correct",
+            "needs a threshold: cider does not say what is correct; add --threshold",
         ),
         ({"threshold": float("nan"), "select": "threshold", "score": "logprob"}, "expected a finite number"),
-        ({"threshold": 1.0}, "threshold is for select threshold and for dpo"),
+        ({"threshold": 1.0}, "threshold needs scores: a checker, references, or score"),
+        ({"near": 0.5}, "near is for dedupe near and for select distinct"),
+        ({"near": 0.5, "dedupe": "texts"}, "near is for dedupe near and for select distinct"),
         (
             {"judge": JudgeOptions(checker="a:b", threshold=1), "select": "threshold"},
             "the threshold is that of the export; leave it out of the judge",

@@ -103,7 +103,8 @@ def test_without_references_nothing_is_known(make_run: MakeRun) -> None:
         ("word", "expected a bool, a number, or an object with a score"),
         ("infinite", "the score is inf"),
         ("number", "has no function number"),
-        ("absent", "has no function absent"),
+        ("lenght", r"has no function lenght \(did you mean length\?\)"),
+        ("nowhere", r"has no function nowhere \(its own are: is_red, length, said, seen, breaks, word, inf"),
     ],
 )
 def test_a_checker_that_fails_is_named_with_the_item(

@@ -58,7 +58,7 @@ def write_card(
         fenced(kind.reading.replace("{out}", ".")),
         *(f"- {escaped(note)}\n" for note in notes),
         f"## Licences\n\n{LICENCE}",
-        f"## Counts\n\n{_counts(tally, unit)}",
+        f"## Counts\n\n{_counts(options, tally, unit)}",
         f"## Diversity\n\n{_diversity(tally)}",
         f"## How it was made\n\n{_how(options, tally)}",
         fenced(command) if command else "",
@@ -97,19 +97,24 @@ def _header(kind: Format, options: ExportOptions, names: str, tally: Tally) -> d
     return header | ({"dataset_info": {"features": kind.features}} if kind.features else {})
 
 
-def _counts(tally: Tally, unit: str) -> str:
+def _counts(options: ExportOptions, tally: Tally, unit: str) -> str:
     splits = [(f"{unit}, {split}", tally.examples[split]) for split in SPLITS if tally.examples[split]]
     images = [(f"different images, {split}", count) for split, count in sorted(tally.images.items())]
     outcomes = [(f"items: {name}", count) for name, count in tally.outcomes.items()]
     dropped = [(f"candidates left out: {name}", count) for name, count in tally.dropped.items()]
+    is_partial = tally.items < tally.run_items
+    items = f"items, of {tally.run_items} (--partial: the run is not finished)" if is_partial else "items"
+    learnt = "chosen candidates" if options.is_pairs else "candidates exported"
+    wrong = f"{learnt} that are not correct by {options.judged_by}, of {tally.correct.total()}"
     rows = [
         *splits,
         *images,
-        ("items", tally.items),
+        (items, tally.items),
         *outcomes,
         ("candidates", tally.candidates),
         *dropped,
         ("candidates exported", tally.exported_candidates),
+        (wrong, tally.correct[False]),
     ]
     return grid(("", "count"), [(escaped(name), str(count)) for name, count in rows if count])
 
@@ -152,7 +157,7 @@ def _run(run: Run) -> dict[str, Any]:
     job = run.job
     spec = {key: job["spec"][key] for key in ("name", "model", "input", "generation") if key in job["spec"]}
     marks = {key: job[key] for key in ("model_fingerprint", "job_fingerprint", "dataset_fingerprint")}
-    return {"run": str(run.path), **spec, **marks}
+    return {"run": run.public_name, **spec, **marks}
 
 
 def _name(run: Run) -> str:

@@ -22,8 +22,8 @@ from cogbatch.eval.export.options import ExportOptions
 from cogbatch.eval.export.picture import Picture, read_picture
 from cogbatch.eval.export.place import CARD, MARKER, appearing, check_place
 from cogbatch.eval.export.reading import in_order, items_with_rows
-from cogbatch.eval.export.scores import Scorer, open_scorer
-from cogbatch.eval.export.selection import make_pairs, select, usable
+from cogbatch.eval.export.scores import SELECTOR, Scorer, open_scorer
+from cogbatch.eval.export.selection import UNDECIDED, make_pairs, select, usable
 from cogbatch.eval.export.split import side
 from cogbatch.eval.export.tally import EXPORTED, Tally
 from cogbatch.eval.run_input import open_input
@@ -102,7 +102,7 @@ def export_runs(
     if not sources:
         raise ValueError("no run to export; name at least one")
     runs = [source.run for source in sources]
-    tally = Tally(sum(run.num_finished for run in runs), options.split_by)
+    tally = Tally(sum(run.num_finished for run in runs), sum(run.num_rows for run in runs), options.split_by)
     with appearing(place, overwrite=overwrite) as folder:
         writer = kind.open(folder, options, _about(runs))
         try:
@@ -110,7 +110,9 @@ def export_runs(
         finally:
             writer.close()
         if not tally.examples:
-            raise EvaluationError(f"nothing to export from {tally.items} items: {_reasons(tally)}")
+            raise EvaluationError(
+                f"nothing to export from {tally.items} items: {_reasons(tally)}{_advice(options, tally)}"
+            )
         notes = tuple(_notes(sources, options, tally))
         write_card(folder / CARD, kind, options, runs=runs, tally=tally, notes=notes, command=command)
         names = sorted({path.name for path in folder.iterdir()} | {MARKER})
@@ -150,7 +152,7 @@ def _fill(
     tally: Tally,
     on_progress: Progress | None,
 ) -> None:
-    duplicates = Duplicates(options.dedupe, near=options.near, with_prompt=kind.has_prompts)
+    duplicates = Duplicates(options.dedupe, near=options.nearness, with_prompt=kind.has_prompts)
     chosen = (found for source in sources for found in _choose(source, options, tally, on_progress))
     for found, picture in in_order(partial(_with_picture, kind=kind, options=options), chosen):
         if isinstance(picture, str):
@@ -190,6 +192,7 @@ def _choose(
         if candidates:
             scored = source.scorer(item, candidates)
             tally.scored_by[scored.by] += 1
+            tally.has_scores |= any(choice.score is not None for choice in scored.choices)
             if options.is_pairs:
                 pairs = list(make_pairs(scored, options, tally.dropped))
             else:
@@ -252,12 +255,21 @@ def _reasons(tally: Tally) -> str:
     return "; ".join(said) or "the runs have none"
 
 
+def _advice(options: ExportOptions, tally: Tally) -> str:
+    """What to do when nothing was left, where that is known."""
+    if options.score == SELECTOR and not tally.has_scores:
+        return "; no selector or beam chose in these runs, so there are no such scores: use another --score"
+    if tally.dropped[UNDECIDED]:
+        return "; add --threshold, the score from which a candidate is correct"
+    return ""
+
+
 def _notes(sources: Sequence[_Source], options: ExportOptions, tally: Tally) -> Iterator[str]:
     for source in sources:
         if not source.is_as_it_was:
             yield (
-                f"{source.run.path}: the input's files have another size or time than when the job ran; rows"
-                " whose id changed were left out, but images may not be those seen"
+                f"{source.run.public_name}: the input's files have another size or time than when the job ran"
+                "; rows whose id changed were left out, but images may not be those seen"
             )
     for name, said in ((NO_IMAGE, "image is missing or damaged"), (NO_ROW, "input row changed or is gone")):
         if tally.outcomes[name]:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from cogbatch.eval.judge import THRESHOLDS
 from cogbatch.types import Dedupe, FormatName, ImageFormat, JudgeOptions, Keep, Select, SplitBy
 
+NEAR = 0.8  # where nothing else is asked for
 CHOICES: dict[str, tuple[str, ...]] = {
     "format": get_args(FormatName),
     "select": get_args(Select),
@@ -26,9 +27,9 @@ class ExportOptions:
     Args:
         format: of the training data.
         select: which candidates of an item; dpo makes pairs instead and takes none.
-        top: of top-n. threshold: from which score a candidate is good enough for select threshold, or to be
-            the chosen one of dpo. None: select threshold takes what the checker or metric itself calls
-            correct; dpo asks for no score.
+        top: of top-n. threshold: from which score a candidate is good enough to be selected, or to be the
+            chosen one of dpo. None: select threshold takes what the checker or metric itself calls correct;
+            all else asks for no score.
         judge: what scores candidates; it has the export's threshold and none of its own.
         score: what scores them instead: "logprob" (nats per token), "selector" (of a selector or beam), or a
             carried column with one number, or one a candidate.
@@ -37,7 +38,7 @@ class ExportOptions:
         dedupe: what counts as a duplicate across items; the first in input order stays. pairs: the same
             image, prompt and text. texts: the same text. near: a text like an earlier one.
         near: from which similarity (Jaccard, of pairs of neighbouring words) two texts are near duplicates,
-            across items and for select distinct.
+            across items and for select distinct; None: 0.8.
         validation: share of images that go to the validation split. seed: of the split.
         split_by: perceptual puts images that look alike on one side, pixels only equal ones.
         min_gap: of the scores of a dpo pair, at least; 0: any gap above 0. pairs: at most, of an item.
@@ -56,7 +57,7 @@ class ExportOptions:
     score: str | None = None
     keep: tuple[Keep, ...] = ()
     dedupe: Dedupe = "pairs"
-    near: float = 0.8
+    near: float | None = None
     validation: float = 0.0
     seed: int = 0
     split_by: SplitBy = "perceptual"
@@ -76,9 +77,22 @@ class ExportOptions:
         """Whether an example is a pair of candidates."""
         return self.format == "dpo"
 
+    @property
+    def nearness(self) -> float:
+        """From which similarity two texts are near duplicates, where that is asked for."""
+        return NEAR if self.near is None else self.near
+
+    @property
+    def judged_by(self) -> str:
+        """What says whether a candidate is correct, for people."""
+        return (
+            "the checker" if self.judge is not None and self.judge.checker is not None else "the references"
+        )
+
     def settings(self) -> dict[str, Any]:
         """All of it as plain values, for the card."""
-        return asdict(self) | {"select": None if self.is_pairs else self.select or "best"}
+        select = None if self.is_pairs else self.select or "best"
+        return asdict(self) | {"select": select, "near": self.nearness}
 
 
 def _wrong_values(options: ExportOptions) -> Iterator[str]:
@@ -91,7 +105,7 @@ def _wrong_values(options: ExportOptions) -> Iterator[str]:
             yield f"keep is {value!r}, expected {', '.join(get_args(Keep))}"
     if not 0 <= options.validation < 1:
         yield f"validation is {options.validation}, expected a share from 0 to below 1"
-    if not 0 < options.near <= 1:
+    if not 0 < options.nearness <= 1:
         yield f"near is {options.near}, expected a similarity above 0 and at most 1"
     for name in ("threshold", "min_gap"):
         value = getattr(options, name)
@@ -122,23 +136,24 @@ def _wrong_together(options: ExportOptions) -> Iterator[str]:
                 yield f"{name} is for dpo only"
     if (options.select == "top-n") != (options.top is not None):
         yield "select top-n and top go together; give both or neither"
-    if options.select == "threshold":
+    if options.select == "threshold" or (options.threshold is not None and not options.is_pairs):
         yield from _wrong_threshold(options)
-    elif options.threshold is not None and not options.is_pairs:
-        yield "threshold is for select threshold and for dpo"
     if options.judge is not None and options.judge.threshold is not None:
         yield "the threshold is that of the export; leave it out of the judge"
+    if options.near is not None and options.dedupe != "near" and options.select != "distinct":
+        yield "near is for dedupe near and for select distinct"
     if options.image_urls and options.format != "openai-chat":
         yield "image_urls is for openai-chat only; other formats hold their images"
 
 
 def _wrong_threshold(options: ExportOptions) -> Iterator[str]:
-    judge = options.judge
+    judge, unsaid = options.judge, "does not say what is correct; add --threshold"
     if judge is None and options.score is None:
-        yield "select threshold needs scores: a checker, references, or score"
+        asked = "select threshold" if options.select == "threshold" else "threshold"
+        yield f"{asked} needs scores: a checker, references, or score"
     elif options.threshold is not None:
         return
     elif judge is None:
-        yield f"select threshold needs a threshold: score {options.score} does not say what is correct"
+        yield f"select threshold needs a threshold: score {options.score} {unsaid}"
     elif judge.references is not None and judge.metric not in THRESHOLDS:
-        yield f"select threshold needs a threshold: {judge.metric} does not say what is correct"
+        yield f"select threshold needs a threshold: {judge.metric} {unsaid}"

@@ -107,7 +107,7 @@ def open_scorer(options: ExportOptions, run: Run) -> Scorer:
                 f" name it in input.columns of the job, or use {LOGPROB} or {SELECTOR}"
             )
         columns = (*columns, str(options.score))
-    compares = options.is_pairs or options.select == "threshold"
+    compares = options.is_pairs or options.select == "threshold" or options.threshold is not None
     return Scorer(columns, options.score, options.threshold, judge, may_fall_back=not compares)
 
 

@@ -41,12 +41,12 @@ def _unusable(candidate: Candidate, options: ExportOptions) -> str | None:
 
 
 def select(scored: Scored, options: ExportOptions, dropped: Counter[str]) -> list[Choice]:
-    """The choices that `select` takes, the best first; why others are left is counted."""
-    if options.select == "all":
-        return list(scored.choices)
-    choices = scored.choices
-    if options.score is not None:
-        choices = tuple(choice for choice in choices if choice.score is not None)
+    """The choices that `select` takes, the best first, of those good enough; why not others is counted."""
+    choices: Sequence[Choice] = scored.choices
+    if options.threshold is not None or options.select == "threshold":
+        choices = _correct(choices, BELOW if options.threshold is not None else NOT_CORRECT, dropped)
+    elif options.score is not None and options.select != "all":
+        choices = [choice for choice in choices if choice.score is not None]
         dropped[UNSCORED] += len(scored.choices) - len(choices)
     match options.select or "best":
         case "best" | "top-n":
@@ -54,9 +54,9 @@ def select(scored: Scored, options: ExportOptions, dropped: Counter[str]) -> lis
             dropped[NOT_CHOSEN] += len(choices[number:])
             return list(choices[:number])
         case "distinct":
-            return _distinct(choices, scored.contents, options.near, dropped)
-        case _:
-            return _correct(choices, BELOW if options.threshold is not None else NOT_CORRECT, dropped)
+            return _distinct(choices, scored.contents, options.nearness, dropped)
+        case _:  # all, threshold
+            return list(choices)
 
 
 def make_pairs(

@@ -23,11 +23,14 @@ class Tally:
     """Counts that add up: each item has one outcome, each candidate is in an example or was dropped once.
 
     Args:
-        expected_items: of all runs. split_by: what images are counted by.
-        outcomes: of items. dropped: candidates, by reason. scored_by: items, by what ranked their candidates.
+        expected_items: of all runs, as far as they are finished; run_items: when they are.
+        split_by: what images are counted by. outcomes: of items. dropped: candidates, by reason.
+        scored_by: items, by what ranked their candidates. correct: whether the candidates to learn from are,
+        where something says so; the worse ones of dpo are not among them.
     """
 
     expected_items: int
+    run_items: int
     split_by: SplitBy
     items: int = 0
     candidates: int = 0
@@ -35,6 +38,8 @@ class Tally:
     outcomes: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     scored_by: Counter[str] = field(default_factory=Counter)
+    has_scores: bool = False  # at least one candidate
+    correct: Counter[bool] = field(default_factory=Counter)
     examples: Counter[Split] = field(default_factory=Counter)
     models: set[str] = field(default_factory=set)
     extensions: Counter[str] = field(default_factory=Counter)
@@ -53,6 +58,8 @@ class Tally:
     def add_example(self, example: Example, split: Split) -> None:
         """Counts what was written."""
         self.examples[split] += 1
+        if example.chosen.is_correct is not None:
+            self.correct[example.chosen.is_correct] += 1
         self.exported_candidates += 1 if example.rejected is None else 2
         content = example.picture and replace(example.picture, data=b"")
         self._digest.update(repr((split, replace(example, picture=content))).encode(errors="replace"))
@@ -108,11 +115,14 @@ class Tally:
         """As plain values."""
         return {
             "items": self.items,
+            "run_items": self.run_items,
             "outcomes": dict(self.outcomes),
             "candidates": self.candidates,
             "dropped": {reason: count for reason, count in self.dropped.items() if count},
             "examples": dict(self.examples),
             "images": dict(self.images),
+            "judged": self.correct.total(),
+            "not_correct": self.correct[False],
             "scored_by": dict(self.scored_by),
             "model_fingerprints": sorted(self.models),
         }
