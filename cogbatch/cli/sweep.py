@@ -36,7 +36,7 @@ def sweep(
 
     \b
     cogbatch sweep jobs/demo/sweep.yaml --dry-run
-    cogbatch sweep sweep.yaml --set generation.seed=1 --recommend "correct>=0.9,vendi_score>=4"
+    cogbatch sweep sweep.yaml --recommend "correct>=0.9,vendi_score>=4"
     """
     del debug
     from cogbatch.batch.progress import open_progress
