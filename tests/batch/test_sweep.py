@@ -151,7 +151,7 @@ def test_the_report_of_a_sweep_says_what_its_table_says(swept: Swept) -> None:
     assert "3 runs" in page
     assert f"hot failed: {swept.failures['hot']}" in html.unescape(page)
     front = [point.name for point in swept.table.points if point.on_front]
-    plot = page[page.index("On the front") : page.index("Figures</h3>")]
+    plot = page[page.index("On the front") : page.index("Beaten by another")]
     assert [name for name in ("one", "two", "other") if f">{name}<" in plot] == front
 
 
