@@ -37,22 +37,27 @@ def connected(cluster: ClusterSpec, *, log: Path) -> Iterator[None]:
     with _terminal_to(log):
         try:
             _start(cluster)
-        except ConnectionError as err:
-            raise JobError(
-                "cluster.address: auto: this machine belongs to no running Ray cluster;"
-                " start one (ray start --head) or use --address local."
-            ) from err
         except Exception as err:  # Ray has no class for it: a busy machine, no room, a path that is too long
             ray.shutdown()
-            raise JobError(
-                f"Ray could not start on this machine: {one_line(err)}; what it printed is in {log};"
-                " when that is solved, or the machine is less busy, run the same command again"
-            ) from err
+            raise JobError(_why_not(cluster, err, log)) from err
         try:
             _require_room(cluster)
             yield
         finally:
             ray.shutdown()
+
+
+def _why_not(cluster: ClusterSpec, err: Exception, log: Path) -> str:
+    if cluster.address == "auto" and isinstance(err, ConnectionError):
+        return (
+            "cluster.address: auto: this machine belongs to no running Ray cluster;"
+            " start one (ray start --head) or use --address local."
+        )
+    what = "the Ray cluster could not be joined" if cluster.address == "auto" else "Ray could not start"
+    return (
+        f"{what} on this machine: {one_line(err)}; what it printed is in {log};"
+        " when that is solved, or the machine is less busy, run the same command again"
+    )
 
 
 def living_nodes() -> dict[str, Resources]:

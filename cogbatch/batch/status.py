@@ -20,7 +20,7 @@ from cogbatch.batch.progress import clock
 from cogbatch.batch.summary import ErrorKind, count_parts, error_kinds
 from cogbatch.batch.tally import Tally
 from cogbatch.dataset.object_path import ObjectPath, Place, names_in, place_of
-from cogbatch.dataset.parts import PartFooter, list_parts
+from cogbatch.dataset.parts import PartFooter
 from cogbatch.dataset.run_directory import RunDirectory, no_run
 from cogbatch.dataset.run_lock import SILENT_S, Holder
 from cogbatch.dataset.shards import stored_shards
@@ -122,6 +122,7 @@ def run_status(path: str | Place, *, now_s: float | None = None) -> RunStatus:
         raise no_run(run.path)
     shards = stored_shards(job, where=run.path / "job.json")
     readable = run.footers()
+    names = {footer.name for footer in readable}
     footers = [footer for footer in readable if footer.job_fingerprint == job["job_fingerprint"]]
     rows_total = sum(shard.num_rows for shard in shards)
     tally = count_parts(run.parts, footers)
@@ -150,7 +151,9 @@ def run_status(path: str | Place, *, now_s: float | None = None) -> RunStatus:
         else datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"),
         silent_s=None if newest is None else max(0.0, now_s - newest),
         error_kinds=error_kinds(tally),
-        damaged=tuple(sorted(set(list_parts(run.path)) - {footer.name for footer in readable})),
+        damaged=tuple(
+            shard.part_name for shard in shards if shard.part_name in written and shard.part_name not in names
+        ),
     )
 
 

@@ -58,7 +58,7 @@ class FloorCheck:
 class Recommendation:
     """point: None when no point has all the metrics. meets: all floors; otherwise it is the nearest.
 
-    on_front: whether no other point is better in both axes of the sweep. as_cheap: other points that meet all
+    beaten: it has both axes of the sweep and is not on the front. as_cheap: other points that meet all
     floors and whose cost is not told apart from this one's by the intervals, those on the front first.
     """
 
@@ -67,7 +67,7 @@ class Recommendation:
     meets: bool
     seconds_per_item: float | None
     checks: tuple[FloorCheck, ...]
-    on_front: bool = False
+    beaten: bool = False
     as_cheap: tuple[str, ...] = ()
 
     @property
@@ -92,7 +92,7 @@ class Recommendation:
             else f"no point meets every floor; {self.point}{cost} comes nearest"
         )
         lines = [head, *(f"  {check.line()}" for check in self.checks)]
-        if not self.on_front:
+        if self.beaten:
             lines.append("  not on the front: another point is as good in both axes, and better in one")
         if self.as_cheap:
             others = ", ".join(self.as_cheap[:MOST_NAMED])
@@ -144,7 +144,7 @@ def recommend(table: SweepTable, floors: Sequence[Floor]) -> Recommendation:
         meets,
         chosen.mean(COST),
         checks,
-        on_front=chosen.on_front,
+        beaten=not chosen.on_front and None not in (chosen.mean(table.quality), chosen.mean(table.diversity)),
         as_cheap=tuple(rival.name for rival in rivals),
     )
 

@@ -109,8 +109,12 @@ def commands(page: str) -> list[Command]:
         if block.mark != "not checked"
         for command in block.commands
     ]
-    prose = BLOCK.sub("", text_of(page))
-    return in_blocks + [Command(page, " ".join(text.split())) for text in INLINE.findall(prose)]
+    return in_blocks + [Command(page, text) for text in in_sentences(page)]
+
+
+def in_sentences(page: str) -> list[str]:
+    """Our commands within prose."""
+    return [" ".join(text.split()) for text in INLINE.findall(BLOCK.sub("", text_of(page)))]
 
 
 def specs_with_comments() -> list[Command]:

@@ -120,6 +120,7 @@ def test_the_speed_of_a_finished_run_is_that_of_its_summary(tmp_path: Path) -> N
     run = begin(tmp_path / "run")
     for number, shard in enumerate(SHARDS):
         write(run, shard, at_s=1_000 + 10 * number)
+    run.finish({"items_per_s": 0.0})
     assert run_status(run.path).items_per_s is None, "a sweep has no speed of one point"
     run.finish({"items_per_s": 2.5})
     found = run_status(run.path)

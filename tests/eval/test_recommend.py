@@ -76,7 +76,7 @@ def test_when_none_does_the_nearest_is_named_with_what_is_missing() -> None:
 
 def test_points_whose_cost_is_not_told_apart_are_named_those_on_the_front_first() -> None:
     points = (
-        point("cheapest", 1.0, correct=0.9, on_front=False),
+        point("cheapest", 1.0, correct=0.9, vendi_score=3.0, on_front=False),
         point("behind", 1.05, correct=0.95, on_front=False),
         point("ahead", 1.09, correct=0.99),
         point("dearer", 1.2, correct=0.99),
@@ -84,12 +84,17 @@ def test_points_whose_cost_is_not_told_apart_are_named_those_on_the_front_first(
     )
     table = SweepTable("s", points, "correct", "vendi_score")
     result = recommend(table, parse_floors(["correct>=0.8"], judged=True))
-    assert (result.point, result.on_front, result.as_cheap) == ("cheapest", False, ("ahead", "behind"))
+    assert (result.point, result.beaten, result.as_cheap) == ("cheapest", True, ("ahead", "behind"))
     assert result.lines()[2:] == [
         "  not on the front: another point is as good in both axes, and better in one",
         "  as cheap, as far as the 95 % intervals tell: ahead, behind",
     ]
     assert found("correct>=0.9").as_cheap == ()
+
+
+def test_a_point_without_both_axes_is_not_called_beaten() -> None:
+    table = SweepTable("s", (point("plain", 1.0, correct=0.9, on_front=False),), "correct", "vendi_score")
+    assert not recommend(table, parse_floors(["correct>=0.8"], judged=True)).beaten
 
 
 def test_no_point_is_named_where_none_has_the_metric() -> None:

@@ -56,7 +56,7 @@ def test_its_table_agrees_with_the_parts_and_points_with_jobs_run_alone(tmp_path
     assert set(uncounted) - ends == {"self_bleu", "self_bleu_items"}
     failing = call("sweep", SPEC, *small, "--set", "judge.checker=builtins:divmod")
     assert failing.returncode == 1
-    assert "All candidates are there and kept: mend the judge" in failing.stderr
+    assert "Finished parts are kept: mend the judge" in failing.stderr
     for name in ("dpp-of-32", "strategy-arithmetic_temperature-0.8"):
         alone = tmp_path / name
         cogbatch("run", str(path / "points" / f"{name}.yaml"), "--set", f"output.path={alone}")
