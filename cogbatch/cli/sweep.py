@@ -67,8 +67,8 @@ def sweep(
             table = tabulate(swept, workers=processes(), on_progress=rows_percent("compared"))
         except EvaluationError as err:
             raise EvaluationError(
-                f"{err}. Finished parts are kept: mend the judge and run the same command again, which does only"
-                " what is missing, and the table"
+                f"{err}. Finished parts are kept: mend the judge and run the same command again, which does"
+                " only what is missing, and the table"
             ) from err
         sweep_files.write_table(table, place_of(given.path))
     except KeyboardInterrupt:
