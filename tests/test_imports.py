@@ -18,7 +18,7 @@ ALLOWED = {
     "batch": {"engine", "dataset", "checkpoint"},
     "eval": {"dataset"},
 }
-TRAVELS = ("configuration_cogvlm", "decoder", "modeling_cogvlm", "visual", "processing_cogvlm")
+TRAVELS = ("configuration_cogvlm", "decoder", "modeling_cogvlm", "visual", "processing_cogvlm", "templates")
 
 
 def imports(file: Path) -> set[str]:

@@ -32,7 +32,7 @@ from cogbatch.checkpoint.tokenizer import install_tokenizer
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.model.directory import read_config
-from cogbatch.model.processing_cogvlm import TEMPLATE_NAMES
+from cogbatch.model.templates import TEMPLATE_NAMES
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ CODE_FILES = (
     "decoder.py",
     "modeling_cogvlm.py",
     "processing_cogvlm.py",
+    "templates.py",
     "visual.py",
 )
 

@@ -11,7 +11,7 @@ from cogbatch.checkpoint.names import CONV, vision_config
 from cogbatch.errors import CheckpointError
 from cogbatch.model.config_fields import wrong_fields
 from cogbatch.model.configuration_cogvlm import CogVLMConfig, CogVLMVisionConfig
-from cogbatch.model.processing_cogvlm import TEMPLATE_NAMES
+from cogbatch.model.templates import TEMPLATE_NAMES
 
 # SAT's --version -> config.json's template_version. SAT's own chat ("[INST]") is unknown to official HF code.
 

@@ -17,7 +17,7 @@ from cogbatch.checkpoint.manifest import TOKENIZER_FILES, tokenizer_files
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
 from cogbatch.model.directory import load_tokenizer
-from cogbatch.model.processing_cogvlm import SEPARATORS, render_prompt
+from cogbatch.model.templates import SEPARATORS, render_prompt
 
 _QUERIES = ("What is this?", " two  blanks ", "图片里有什么？", "有几个红色的圆? 🎉", "a\nb\tc", "1234 €")
 _HISTORY = (("What is this?", "A cat."), ("图里呢？", "一只🐱"))

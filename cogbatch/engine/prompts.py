@@ -17,7 +17,8 @@ from cogbatch.engine.memory import image_tokens
 from cogbatch.errors import CogbatchError, ImageError, PromptError
 from cogbatch.images import DEFAULT_LIMITS, ImageLimits, load_image
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
-from cogbatch.model.processing_cogvlm import encode_prompt, preprocess_image, render_prompt
+from cogbatch.model.processing_cogvlm import encode_prompt, preprocess_image
+from cogbatch.model.templates import render_prompt
 from cogbatch.types import GenerationParams, GenerationRequest, RequestError, Stage
 
 

@@ -1,7 +1,6 @@
 """Prompts and pixels: from a question and a PIL image to model inputs. Travels with every checkpoint.
 
-The four prompt templates are CogVLM's (SAT: utils/language.py); images are resized by PIL's antialiased
-bicubic filter, as torchvision does on PIL images, so torchvision is not needed.
+Images are resized by PIL's antialiased bicubic filter, as torchvision does on PIL images: it is not needed.
 """
 
 from collections.abc import Sequence
@@ -14,43 +13,11 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.image_processing_base import ImageProcessingMixin
 
 from .configuration_cogvlm import CogVLMConfig
+from .templates import render_prompt
 
 # CLIP's normalisation constants (Radford et al. 2021).
 IMAGE_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 IMAGE_STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
-
-# SAT's name of each template -> the name in config.json. SAT's chat has no counterpart in official HF code.
-TEMPLATE_NAMES = {"base": "base", "vqa": "vqa", "chat_old": "chat", "chat": "inst"}
-# What separates the reply from the prompt, for reading a reply back; keyed by config.json's names.
-SEPARATORS = {"base": None, "vqa": " Short answer:", "chat": " Answer:", "inst": "[/INST]"}
-
-
-def render_prompt(template_version: str, query: str, history: Sequence[tuple[str, str]] = ()) -> str:
-    """The text that is encoded behind the image block.
-
-    Args:
-        template_version: a name of config.json: base, vqa, chat (SAT's chat_old) or inst (SAT's chat).
-        history: earlier (query, answer) turns; base has no turns, so it ignores them; in vqa each turn is
-            kept as in the official HF code (SAT drops them).
-
-    Raises:
-        ValueError: unknown template.
-    """
-    if template_version == "base":
-        return query
-    if template_version == "vqa":
-        turns = "".join(f"Question: {q} Short answer: {a}\n" for q, a in history)
-        return f"{turns}Question: {query} Short answer:"
-    if template_version == "chat":
-        turns = "".join(f"Question: {q} Answer: {a}\n" for q, a in history)
-        return f"{turns}Question: {query} Answer:"
-    if template_version == "inst":
-        turns = "".join(f"{q} [/INST] {a} [INST] " for q, a in history)
-        return f" [INST] {turns}{query} [/INST] "
-    raise ValueError(
-        f"unknown template_version {template_version!r}: expected one of {', '.join(SEPARATORS)} "
-        "(chat_old of SAT is chat here, chat of SAT is inst)"
-    )
 
 
 def preprocess_image(image: Image.Image, image_size: int) -> torch.Tensor:

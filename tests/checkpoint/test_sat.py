@@ -18,7 +18,7 @@ from cogbatch.checkpoint.sat import find_sat_files, load_sat_tensors
 from cogbatch.checkpoint.sat_config import from_sat, template_version, to_sat
 from cogbatch.errors import CheckpointError
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
-from cogbatch.model.processing_cogvlm import TEMPLATE_NAMES
+from cogbatch.model.templates import TEMPLATE_NAMES
 
 SatCopy = Callable[..., Path]
 RANK = "mp_rank_00_model_states.pt"

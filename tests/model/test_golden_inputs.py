@@ -9,7 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cogbatch.model.decoder import image_positions
-from cogbatch.model.processing_cogvlm import TEMPLATE_NAMES, encode_prompt, preprocess_image, render_prompt
+from cogbatch.model.processing_cogvlm import encode_prompt, preprocess_image
+from cogbatch.model.templates import TEMPLATE_NAMES, render_prompt
 from tests.tiny import ByteTokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"

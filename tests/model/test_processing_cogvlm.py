@@ -6,12 +6,11 @@ import torch
 from PIL import Image
 
 from cogbatch.model.processing_cogvlm import (
-    SEPARATORS,
     CogVLMImageProcessor,
     CogVLMProcessor,
     preprocess_image,
-    render_prompt,
 )
+from cogbatch.model.templates import SEPARATORS, render_prompt
 from tests.tiny import ByteTokenizer, tiny_model
 
 HISTORY = (("What is this?", "A cat."),)
