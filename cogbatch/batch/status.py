@@ -14,18 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow as pa
 
 from cogbatch.batch.progress import clock
 from cogbatch.batch.summary import ErrorKind, count_parts, error_kinds
 from cogbatch.batch.tally import Tally
-from cogbatch.dataset.object_path import ObjectPath, Place, names_in, place_of
+from cogbatch.dataset.object_path import ObjectPath, Place, place_of
 from cogbatch.dataset.parts import PartFooter
 from cogbatch.dataset.run_directory import RunDirectory, no_run
 from cogbatch.dataset.run_lock import SILENT_S, Holder
 from cogbatch.dataset.shards import stored_shards
-from cogbatch.errors import CogbatchError, RunDirectoryError
-from cogbatch.redact import one_line
 
 RATE_OVER_S = 600.0  # before the newest part
 RATE_PARTS, RATE_LEAST_S = 4, 10.0  # parts of several workers come in bursts: fewer, or closer, say nothing
@@ -155,49 +152,6 @@ def run_status(path: str | Place, *, now_s: float | None = None) -> RunStatus:
             shard.part_name for shard in shards if shard.part_name in written and shard.part_name not in names
         ),
     )
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A run directory of which nothing can be said, and why."""
-
-    path: str
-    problem: str
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict."""
-        return {"state": "unreadable", **asdict(self)}
-
-    def line(self) -> str:
-        """All of it in one line."""
-        return f"{self.path}  unreadable: {self.problem}"
-
-
-def find_runs(folder: str | Path) -> list[RunStatus | Unreadable]:
-    """Every run directly in a folder, or the folder itself when it is one, by name: one cannot hide others.
-
-    Raises RunDirectoryError: no such folder.
-    """
-    place = place_of(folder)
-    if isinstance(place, Path) and not place.is_dir():
-        raise RunDirectoryError(f"{place}: no such folder; expected one that holds run directories")
-    runs = [place / name for name in names_in(place)]
-    return [_status_of(run) for run in (place, *runs) if _has_job(run)]
-
-
-def _has_job(run: Place) -> bool:
-    """Whether a job began there; a folder that may not be entered may be a run."""
-    try:
-        return (run / "job.json").exists()
-    except OSError:
-        return True
-
-
-def _status_of(run: Place) -> RunStatus | Unreadable:
-    try:
-        return run_status(run)
-    except (CogbatchError, OSError, pa.ArrowException) as err:
-        return Unreadable(str(run), one_line(err))
 
 
 def _state(tally: Tally, rows_total: int, lives: bool | None) -> str:

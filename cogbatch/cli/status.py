@@ -14,7 +14,9 @@ from cogbatch.cli.submit import HEAD, Address
 
 @app.command(no_args_is_help=True)
 def status(
-    target: Annotated[str, typer.Argument(metavar="RUN_DIR|JOB_ID", help="A run directory, or a job's id.")],
+    target: Annotated[
+        str, typer.Argument(metavar="DIR|JOB_ID", help="The directory of a run or sweep, or a job's id.")
+    ],
     address: Address = HEAD,
     as_json: Json = False,
     debug: Debug = False,
@@ -28,10 +30,11 @@ def status(
     cogbatch status raysubmit_2c7ZkM --address http://head:8265 --json
     """
     del debug
+    from cogbatch.batch.found_runs import sweep_status
     from cogbatch.batch.status import run_status
 
     if "/" in target or Path(target).is_dir():
-        found = run_status(target)
+        found = sweep_status(target) or run_status(target)
         show(found.lines(), found.to_json(), as_json=as_json)
         return
     from cogbatch.batch import submission

@@ -121,7 +121,7 @@ def list_jobs(
     """
     del debug
     if folder is not None:
-        from cogbatch.batch.status import find_runs
+        from cogbatch.batch.found_runs import find_runs
 
         runs = find_runs(folder)
         show([run.line() for run in runs], {"runs": [run.to_json() for run in runs]}, as_json=as_json)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from cogbatch.batch.status import find_runs, run_status
+from cogbatch.batch.found_runs import find_runs, sweep_status
+from cogbatch.batch.status import run_status
 from cogbatch.dataset.parts import write_part
 from cogbatch.dataset.rows import Row
 from cogbatch.dataset.run_directory import RunDirectory
@@ -209,6 +210,26 @@ def test_a_folder_of_runs_is_listed_by_name_and_other_things_are_not(tmp_path: P
     assert [Path(run.path).name for run in find_runs(tmp_path)] == ["a", "b"]
     assert [Path(run.path).name for run in find_runs(tmp_path / "a")] == ["a"]
     assert find_runs(tmp_path)[0].line().endswith("a  stopped  0/40 items  0 errors")
+
+
+def test_a_sweep_is_its_points(tmp_path: Path) -> None:
+    begin(tmp_path / "alone")
+    sweep = tmp_path / "sweep"
+    for name in ("hot", "cold"):
+        begin(sweep / "points" / name)
+        (sweep / "points" / f"{name}.yaml").touch()
+    (sweep / "sweep.json").write_text("{}")
+    for shard in SHARDS:
+        write(RunDirectory(sweep / "points" / "hot"), shard, at_s=time.time())
+    assert [Path(run.path).name for run in find_runs(tmp_path)] == ["alone", "cold", "hot"]
+    found = sweep_status(sweep)
+    assert found is not None
+    first, cold, hot = found.lines()
+    assert first == f"{sweep}: a sweep, stopped, 1 of 2 points finished, 40 of 80 rows, 0 errors"
+    assert "cold  stopped  0/40" in cold
+    assert "hot  finished  40/40" in hot
+    assert [point["state"] for point in found.to_json()["points"]] == ["stopped", "finished"]
+    assert sweep_status(tmp_path / "alone") is None
 
 
 SHARD = SHARDS[0].to_json()
