@@ -60,6 +60,7 @@ bench-convert: $(VENV)/installed-dev
 $(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cogbatch needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV); torch alone may take minutes"
 	$(INSTALL) -e .
 	touch $@
 

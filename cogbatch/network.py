@@ -21,7 +21,13 @@ import httpcore
 GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all that is routed of IPv6 (RFC 4291, 2.4)
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 CONNECT_S = 10.0  # for one address, so that the next one has its turn
-AZURE_WIRE_SERVER = "168.63.129.16"  # looks public and answers the virtual machine about itself
+# What ipaddress of older Pythons takes for global: some special-purpose addresses of IANA, of protocols and
+# documentation (Oracle's cloud answers about itself at 192.0.0.192). And Azure's wire server, which answers a
+# virtual machine about itself.
+NOT_PUBLIC = tuple(
+    ipaddress.ip_network(block)
+    for block in ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "2001::/23", "3fff::/20")
+)
 
 # When the attempt of this thread ends, on the monotonic clock. httpcore's own time-outs are per operation: a
 # server that drips would never meet one. Its streams read in the thread that asks.
@@ -61,9 +67,13 @@ def is_public(address: str) -> bool:
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.ipv4_mapped or ip.sixtofour
         if inner is None:
-            return ip.is_global and not ip.teredo and ip in GLOBAL_UNICAST
+            return ip.is_global and ip in GLOBAL_UNICAST and not _in_any(ip)
         ip = inner
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved and str(ip) != AZURE_WIRE_SERVER
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved and not _in_any(ip)
+
+
+def _in_any(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return any(ip in block for block in NOT_PUBLIC)
 
 
 class CheckedNetwork(httpcore.NetworkBackend):

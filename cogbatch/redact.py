@@ -15,22 +15,23 @@ from urllib.parse import quote, quote_plus
 
 REMOVED = "***"
 
-# Repeats are bounded: texts are the user's data, and an unbounded one takes minutes on a hostile line.
+# Repeats that pass over a "/" are bounded: texts are the user's data, and an unbounded one takes minutes on a
+# hostile line. The others end where the next may begin.
 # After "://", of which pathlib leaves ":/". Up to the last "@" before the host ends. The second form has an
 # unescaped "/" or "?" in its password, which keys of AWS do have; digits and "/" after the colon are a port.
 # The last is that of a URL in a URL of which "@" was encoded and "://" was not; no host has a "%".
 _USERINFO = re.compile(
     r"(?<=[A-Za-z0-9][A-Za-z0-9+.-]:/)(/?)"
-    r"(?:[^/?#\s\"'<>]{0,1000}@|[^/?#\s\"'<>:@\[]{0,200}:(?!\d+(?:[/?#]|$))[^\s\"'<>@]{0,1000}(?:@|%(?:25){0,8}40)"
-    r"|[^/?#&\s\"'<>]{0,1000}%(?:25){0,8}40)"
+    r"(?:[^/?#\s<>]*@|[^/?#\s\"'<>:@\[]{0,200}:(?!\d+(?:[/?#\s\"'<>]|$))[^\s<>@]{0,1000}(?:@|%(?:25){0,8}40)"
+    r"|[^/?#&\s<>]*%(?:25){0,8}40)"
 )
 # The same in a percent-encoded URL: "%3A%2F%2F", or "%253A..." where that was encoded again. Group 2 is the
 # "25" of the second and later encodings, so that an "%2F" of another depth is a character like any other.
 _ENCODED_USERINFO = re.compile(
     r"(?i)(?<=[a-z0-9][a-z0-9+.-])(%((?:25){0,8})3A(?://?|(?:%\g2F){1,2}))"
-    r"(?:(?:(?!%\g(?:2F|3F|23))[^/?#&\s\"'<>]){0,1000}(@|%\g40)"
+    r"(?:(?:(?!%\g(?:2F|3F|23))[^/?#&\s<>])*(@|%\g40)"
     r"|(?:(?!%\g(?:2F|3F|23|3A|40|5B))[^/?#&\s\"'<>:@\[]){0,200}%\g3A(?!\d+(?:%\g(?:2F|3F|23)|[/?#&]|$))"
-    r"(?:(?!%\g40)[^&\s\"'<>@]){0,1000}(@|%\g40))".replace(r"\g", r"(?:\2)")
+    r"(?:(?!%\g40)[^&\s<>@]){0,1000}(@|%\g40))".replace(r"\g", r"(?:\2)")
 )
 # A name holds a stem (X-Amz-Signature, access_token), ends in a word (sig, my-key), or is one of the others.
 _STEMS = (
@@ -47,8 +48,12 @@ _PARAMETER = re.compile(
     rf"|((?:[?&;#]|%(?:25){{0,8}}(?:3F|26|3B|23))"
     rf"(?:{_NAME}{{0,60}}(?:{_STEMS}){_NAME}{{0,60}}|(?:{_NAME}{{0,60}}[-_.])?(?:{_WORDS})|(?:{_EXACT}))"
     rf"(?:=|%(?P<depth>(?:25){{0,8}})3D))"
-    rf"(?(depth)(?:(?!%(?:(?P=depth))(?:26|3B|23)){_VALUE})*|{_VALUE}*)"
+    rf"(?(depth)(?:(?!%(?:(?P=depth))(?:26|3B|23)){_VALUE})*|(?:'[^'\s]*'|\"[^\"\s]*\")?{_VALUE}*)"
 )
+# What ends a URL in a sentence, for the time being as characters that Unicode leaves to programs.
+_ENDS = [*filter(str.isspace, map(chr, range(0x3001))), *"\"'<>"]
+_HIDDEN = {ord(char): 0x10FF00 + number for number, char in enumerate(_ENDS)}
+_SEEN = {hidden: char for char, hidden in _HIDDEN.items()}
 # HF_TOKEN, AWS_ACCESS_KEY_ID, AZURE_STORAGE_CONNECTION_STRING, PGPASSWORD; not PWD, not ..._FILE or ..._PATH.
 _VARIABLE = re.compile(
     r"(?i).*(?:token|secret|passw(?:or)?d|passphrase|credentials?|signature|jwt|connection_?string"
@@ -57,11 +62,18 @@ _VARIABLE = re.compile(
 _MIN_VALUE = 8  # characters: "false" and "1" stand for themselves
 
 
-def without_secrets(text: str) -> str:
-    """The text, its URLs without userinfo and without the values of parameters that grant access."""
-    if ":/" in text and ("@" in text or "40" in text):
+def without_secrets(text: str, *, whole: bool = False) -> str:
+    """The text, its URLs without userinfo and without the values of parameters that grant access.
+
+    Args:
+        whole: the text is one path or URL, so that a space or a quote is a character of it as any other.
+    """
+    if whole:
+        return without_secrets(text.translate(_HIDDEN)).translate(_SEEN)
+    has_at = "@" in text or "40" in text
+    if has_at and ":/" in text:
         text = _USERINFO.sub(rf"\1{REMOVED}@", text)
-    if "%" in text:
+    if has_at and "%" in text:
         text = _ENCODED_USERINFO.sub(lambda found: f"{found[1]}{REMOVED}{found[3] or found[4]}", text)
     if "=" in text or "%" in text:
         text = _PARAMETER.sub(lambda found: f"{found[1] or found[2]}{REMOVED}", text)
@@ -92,7 +104,7 @@ def lacks_secrets(text: str) -> bool:
 
 def shown(source: str) -> str:
     """A path or URL as error messages have it: quoted, without secrets, and cut where it is long."""
-    source = without_secrets(source)
+    source = without_secrets(source, whole=True)
     return repr(source if len(source) <= 200 else source[:197] + "...")
 
 

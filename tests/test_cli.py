@@ -187,7 +187,7 @@ def test_a_sweep_is_checked_and_listed_without_running(
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize("command", [["status"], ["show"], ["retry-failed"], ["export", "--format", "llava"]])
+@pytest.mark.parametrize("command", [["show"], ["retry-failed"], ["export", "--format", "llava"]])
 def test_the_directory_of_a_sweep_is_no_run_and_said_to_be_a_sweep(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]
 ) -> None:
@@ -196,6 +196,9 @@ def test_the_directory_of_a_sweep_is_no_run_and_said_to_be_a_sweep(
     code, _, err = call(capsys, command[0], str(tmp_path), *out, *command[1:])
     assert code == 1
     assert err.endswith(f"{tmp_path} is a sweep, not a run; name one of its points: {tmp_path}/points/NAME\n")
+    code, said, _ = call(capsys, "status", str(tmp_path))
+    assert code == 0
+    assert said == f"{tmp_path}: a sweep, stopped, 0 of 0 points finished, 0 of 0 rows, 0 errors\n"
 
 
 @pytest.mark.ray

@@ -23,6 +23,9 @@ from cogbatch.redact import lacks_secrets, sayable, shown, without_secrets
         ("https:/ann:s3cret@h/x.jpg", "https:/***@h/x.jpg"),
         ("https://ann:p@ss@h/x", "https://***@h/x"),
         ("s3://AKIA:a/b+c=@bucket/k", "s3://***@bucket/k"),
+        ("https://ann:it's\"so@h/x", "https://***@h/x"),
+        (f"https://{'jwt.' * 500}@h/x", "https://***@h/x"),
+        ("url='http://h/?token='a&b'&w=3'", "url='http://h/?token=***&w=3'"),
         ("see 'ftp://a:b@c/d' and (https://u@h/)", "see 'ftp://***@c/d' and (https://***@h/)"),
         ("http://h/a?X-Amz-Signature=ab&w=3", "http://h/a?X-Amz-Signature=***&w=3"),
         (
@@ -120,6 +123,18 @@ def test_a_secret_in_any_known_place_never_survives_however_often_it_is_encoded(
     assert "host" in text
     assert without_secrets(text) == text
     assert lacks_secrets(text)
+
+
+@given(st.sampled_from(PLACES), st.text(" '\"<>\t\n\u2003ab", max_size=5))
+def test_in_a_whole_address_spaces_and_quotes_do_not_end_the_secret(place: str, odd: str) -> None:
+    address = place.replace("{}", f"{odd}s3cret{odd}")
+    text = without_secrets(address, whole=True)
+    assert "s3cret" not in text
+    assert "s3cret" not in shown(address)
+    assert "host" in text
+    assert without_secrets(text, whole=True) == text
+    plain = f"my {odd} photos/{odd}.jpg"
+    assert without_secrets(plain, whole=True) == plain
 
 
 @given(st.text(st.characters(exclude_characters="?&;#/")), st.text("tokensig =@:%.,25034DF-_*", max_size=80))

@@ -12,6 +12,7 @@ from pathlib import Path
 import ray
 
 from cogbatch.batch.room import Resources, no_room
+from cogbatch.batch.signals import held_back
 from cogbatch.batch.spec import ClusterSpec
 from cogbatch.errors import JobError
 from cogbatch.redact import one_line
@@ -36,15 +37,16 @@ def connected(cluster: ClusterSpec, *, log: Path) -> Iterator[None]:
         return
     with _terminal_to(log):
         try:
-            _start(cluster)
-        except Exception as err:  # Ray has no class for it: a busy machine, no room, a path that is too long
-            ray.shutdown()
-            raise JobError(_why_not(cluster, err, log)) from err
-        try:
+            try:
+                with held_back():
+                    _start(cluster)
+            except Exception as err:  # Ray has no class for it: a busy machine, no room, a path too long
+                raise JobError(_why_not(cluster, err, log)) from err
             _require_room(cluster)
             yield
         finally:
-            ray.shutdown()
+            with held_back():
+                ray.shutdown()
 
 
 def _why_not(cluster: ClusterSpec, err: Exception, log: Path) -> str:

@@ -34,15 +34,15 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """The points of a sweep, by name. state: running if one is; finished when all are; else stopped, or
-    unknown where that cannot be told of one."""
+    """The points of a sweep, by name. state: running if one is; finished when all are; else stopped, also
+    when none is left, or unknown where that cannot be told of one."""
 
     path: str
     points: tuple[RunStatus | Unreadable, ...]
 
     @property
     def state(self) -> str:
-        states = {point.state for point in self.points}
+        states = {point.state for point in self.points} or {"stopped"}
         return next(
             (one for one in ("running", "unknown", "unreadable", "stopped") if one in states), "finished"
         )

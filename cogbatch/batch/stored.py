@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cogbatch.batch.spec import JobSpec
-from cogbatch.redact import lacks_secrets, sayable
+from cogbatch.redact import lacks_secrets, sayable, without_secrets
 
 ADDRESSES = (
     ("model", "checkpoint"),
@@ -22,7 +22,7 @@ def stored_spec(spec: JobSpec) -> dict[str, Any]:
     tree: dict[str, Any] = spec.model_dump(mode="json")
     for section, key in ADDRESSES:
         if isinstance(value := tree[section][key], str):
-            tree[section][key] = sayable(value)
+            tree[section][key] = sayable(without_secrets(value, whole=True))
     return tree
 
 

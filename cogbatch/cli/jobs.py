@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cogbatch.cli.app import app
+from cogbatch.cli.interrupt import resumable
 from cogbatch.cli.options import Debug, Json, show
 
 if TYPE_CHECKING:
     from cogbatch.batch.spec import JobSpec
 
+RESUME = "Finished parts are kept; run the same command again to resume."
 Spec = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job spec.")]
 Override = Annotated[
     list[str] | None,
@@ -46,18 +48,10 @@ def run(
     if dry_run:
         return plan(job, overrides, address, limit, as_json=as_json, debug=debug)
     from cogbatch.batch.job import run_job
-    from cogbatch.batch.progress import open_progress
 
     spec = _load(job, overrides, address, limit)
-    progress = open_progress()
-    try:
+    with resumable(RESUME) as progress:
         summary = run_job(spec, progress=progress)
-    except KeyboardInterrupt:
-        progress.close()
-        typer.echo("Interrupted. Finished parts are kept; run the same command again to resume.", err=True)
-        raise typer.Exit(130) from None
-    finally:
-        progress.close()
     show(summary.lines(), summary.to_json(), as_json=as_json)
     return None
 

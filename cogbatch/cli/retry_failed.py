@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cogbatch.cli.app import app
+from cogbatch.cli.interrupt import resumable
 from cogbatch.cli.jobs import Address, Override
 from cogbatch.cli.options import Debug, Json, show
 
@@ -27,16 +28,8 @@ def retry_failed(
     """
     del debug
     from cogbatch.batch import retry
-    from cogbatch.batch.progress import open_progress
 
     given = [*(overrides or []), *([f"cluster.address={address}"] if address else [])]
-    progress = open_progress()
-    try:
+    with resumable("Each part is the old or the new one; run it again to go on.") as progress:
         result = retry.retry_failed(run_dir, overrides=given, progress=progress)
-    except KeyboardInterrupt:
-        progress.close()
-        typer.echo("Interrupted. Each part is the old or the new one; run it again to go on.", err=True)
-        raise typer.Exit(130) from None
-    finally:
-        progress.close()
     show(result.lines(), result.to_json(), as_json=as_json)

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from cogbatch.cli.app import app
-from cogbatch.cli.jobs import Address, Limit, Override, with_flags
+from cogbatch.cli.interrupt import resumable
+from cogbatch.cli.jobs import RESUME, Address, Limit, Override, with_flags
 from cogbatch.cli.options import Debug, Json, processes, rows_percent, show
 
 
@@ -39,7 +40,6 @@ def sweep(
     cogbatch sweep sweep.yaml --recommend "correct>=0.9,vendi_score>=4"
     """
     del debug
-    from cogbatch.batch.progress import open_progress
     from cogbatch.batch.sweep import plan_sweep, run_sweep
     from cogbatch.batch.sweep_spec import load_sweep
     from cogbatch.dataset.object_path import place_of
@@ -57,8 +57,7 @@ def sweep(
     if dry_run:
         plan = plan_sweep(given)
         return show(plan.lines(), plan.to_json(), as_json=as_json)
-    progress = open_progress()
-    try:
+    with resumable(RESUME) as progress:
         run_sweep(given, progress=progress)
         progress.say(f"comparing {len(given.points)} points")
         progress.close()
@@ -71,12 +70,6 @@ def sweep(
                 " only what is missing, and the table"
             ) from err
         sweep_files.write_table(table, place_of(given.path))
-    except KeyboardInterrupt:
-        progress.close()
-        typer.echo("Interrupted. Finished parts are kept; run the same command again to resume.", err=True)
-        raise typer.Exit(130) from None
-    finally:
-        progress.close()
     lines, result = sweep_files.lines(table), sweep_files.to_json(table)
     if sys.stdout.isatty():
         from cogbatch.cli.scatter import scatter

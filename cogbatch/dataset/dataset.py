@@ -282,4 +282,6 @@ def _of(record: Mapping[str, object], column: str | None, convert: Callable[[obj
 
 def _reference(value: object) -> str | None:
     """What the output says of an image that could not be resolved."""
-    return None if value is None or isinstance(value, bytes | dict) else without_secrets(as_text(value))
+    if value is None or isinstance(value, bytes | dict):
+        return None
+    return without_secrets(as_text(value), whole=True)

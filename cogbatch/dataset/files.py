@@ -47,7 +47,7 @@ class InputFile:
     @property
     def name(self) -> str:
         """The path as messages, job.json and parts have it: one line of valid UTF-8, without secrets."""
-        return without_secrets(printable(self.path))
+        return without_secrets(printable(self.path), whole=True)
 
     @property
     def is_gzipped(self) -> bool:
@@ -121,7 +121,7 @@ def fingerprint(files: Iterable[InputFile]) -> str:
     """sha256 over the sorted (relative path, size, etag or modification time)."""
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.path):
-        path = without_secrets(file.path)  # a signed URL may be signed anew
+        path = without_secrets(file.path, whole=True)  # a signed URL may be signed anew
         digest.update(f"{path}\0{file.size_bytes}\0{file.version}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 

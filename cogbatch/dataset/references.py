@@ -50,7 +50,7 @@ class ImageRoot:
             return bytes(value), None
         if not isinstance(value, str):
             raise ImageError(f"image value of type {type(value).__name__}; expected bytes, a path or a URL")
-        return self._find(value), without_secrets(clean(value))
+        return self._find(value), without_secrets(clean(value), whole=True)
 
     def _find(self, value: str) -> str | bytes:
         scheme = SCHEME.match(value)

@@ -42,10 +42,29 @@ def test_the_launcher_refuses_a_key_that_it_does_not_know() -> None:
         validate_config(prepare_config({**on_premise(), "max_worker": 3}))
 
 
+@pytest.mark.parametrize("name", ["cluster.yaml", "docs/operations.md", "jobs/rayjob.yaml"])
+def test_nodes_install_this_checkout_with_the_tested_versions_and_nothing_by_name(name: str) -> None:
+    """Whoever registers the name in an index would own every cluster."""
+    installs = [line for line in (ROOT / name).read_text().splitlines() if "pip install -" in line]
+    assert installs
+    ours = re.compile(r'-c \S*dist/requirements\.lock "\$\(ls \S*dist/cogbatch-\*\.whl\)\[s3\]"')
+    for line in installs:
+        assert ours.search(line), line
+
+
+@pytest.mark.parametrize("load", [in_the_cloud, on_premise])
+def test_what_the_nodes_install_is_where_the_command_looks_for_it(load: Any) -> None:
+    config = load()
+    (install,) = [command for command in config["setup_commands"] if "pip install" in command]
+    (place,) = [there for there, here in config["file_mounts"].items() if here == "dist"]
+    assert f"{place}/requirements.lock" in install
+    assert f"{place}/cogbatch-*.whl" in install
+
+
 @pytest.mark.parametrize("load", [in_the_cloud, on_premise])
 def test_every_node_asks_for_the_token_and_reports_nothing(load: Any) -> None:
     config = load()
-    assert config["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}
+    assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     commands = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
     starts = [command for command in commands if "ray start" in command]
     assert len(starts) == 2
