@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo sweep test test-slow bench bench-quick bench-profile bench-convert bench-job bench-strategies docs lint clean
+.PHONY: demo sweep test test-slow bench bench-quick bench-profile bench-convert bench-job bench-strategies docs dist lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/cogbatch run jobs/demo/job.yaml
@@ -73,5 +73,11 @@ $(VENV)/installed-sat: $(VENV)/installed-dev
 	$(INSTALL) -e ".[dev,embedding,quantization,sat]"
 	touch $@
 
+# What nodes of a cluster install: this checkout as a wheel, and the versions that were tested together.
+dist: $(VENV)/installed
+	rm -rf dist build/lib
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+	cp requirements.lock dist
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
