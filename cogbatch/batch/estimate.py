@@ -122,7 +122,8 @@ class Estimate:
         if not self.rows_left:
             return "time: nothing is left to do"
         if self.speed is None or self.hours is None:
-            return "time: unknown; measure with --limit, then plan with --items-per-s"
+            what = "time" if self.price_per_hour is None else "time and cost"
+            return f"{what}: unknown; measure with --limit, then plan with --items-per-s"
         speed = f"{self.speed.items_per_s:.3g} items/s ({self.speed.source})"
         line = f"time: {_duration(self.hours)} for {self.rows_left} rows at {speed}"
         if self.cost is None:

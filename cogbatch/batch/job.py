@@ -157,6 +157,7 @@ def check_job(
     spec: JobSpec, backend: Backend, *, open_input: OpenInput = open_input
 ) -> tuple[Dataset, tuple[Shard, ...]]:
     """The opened input and its shards, once all that is cheap to check is fine. Raises: as run_job."""
+    RunDirectory(spec.output.path).check()
     try:
         backend.check_params(spec.generation)
     except ValueError as err:

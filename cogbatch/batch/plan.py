@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +11,22 @@ from cogbatch.batch.backend import Backend, cogvlm_backend
 from cogbatch.batch.estimate import Estimate, kinds_of, known_speed, sample_rows
 from cogbatch.batch.identity import identity_without_model
 from cogbatch.batch.job import check_job, count_duplicates
-from cogbatch.batch.spec import JobSpec
+from cogbatch.batch.spec import ClusterSpec, JobSpec
 from cogbatch.dataset.dataset import Dataset
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.shards import Shard
 
+FINE = "everything that can be checked without weights is fine"
+CHANCE = 0.01  # below which a sample's errors are no bad luck
+
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked job that was not run. missing_shards: None before the first start."""
+    """A checked job that was not run.
+
+    Args:
+        missing_shards: None before the first start. problems: why it would not end well, a phrase each.
+    """
 
     name: str
     rows: int
@@ -29,6 +38,7 @@ class Plan:
     workers: int
     run_path: str
     estimate: Estimate
+    problems: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
@@ -52,7 +62,7 @@ class Plan:
             f"nothing is missing in {self.run_path}"
             if self.missing_shards == 0
             else f"would write to {self.run_path}",
-            "everything that can be checked without weights is fine",
+            *problem_lines(self.problems),
         ]
 
 
@@ -62,11 +72,13 @@ def plan_job(
     items_per_s: float | None = None,
     price_per_hour: float | None = None,
     backend: Backend | None = None,
+    gpus_here: int | None = None,
 ) -> Plan:
     """Everything that can be checked, counted and estimated without weights and without Ray.
 
     Args:
         items_per_s, price_per_hour: of one worker, for hours and cost.
+        gpus_here: of this machine; None: as torch counts them.
 
     Raises: as run_job, before it starts anything.
     """
@@ -100,7 +112,54 @@ def plan_job(
         workers=workers,
         run_path=str(run.path),
         estimate=estimate,
+        problems=(
+            *cluster_problems(spec.cluster, gpus_here),
+            *_memory_problems(spec.cluster, estimate),
+            *_sample_problems(estimate, spec.errors.max_error_rate),
+        ),
     )
+
+
+def problem_lines(problems: tuple[str, ...]) -> list[str]:
+    """What a plan ends with."""
+    return [f"problem: {problem}" for problem in problems] or [FINE]
+
+
+def cluster_problems(cluster: ClusterSpec, gpus_here: int | None = None) -> Iterator[str]:
+    """What workers ask for and this machine does not have, where they start on it."""
+    if cluster.address != "local" or not cluster.gpus_per_worker:
+        return
+    if gpus_here is None:
+        import torch
+
+        gpus_here = torch.cuda.device_count()
+    if cluster.gpus_per_worker > gpus_here:
+        has = f"{gpus_here or 'no'} GPU{'s' * (gpus_here != 1)}"
+        yield (
+            f"cluster.gpus_per_worker is {cluster.gpus_per_worker:g} and this machine has {has};"
+            " set it to 0 for the CPU, or cluster.address to auto on a cluster"
+        )
+
+
+def _memory_problems(cluster: ClusterSpec, estimate: Estimate) -> Iterator[str]:
+    if cluster.address == "local" and estimate.survey and (problem := estimate.survey.here.problem):
+        yield f"{estimate.survey.here.device}: {problem}"
+
+
+def _sample_problems(estimate: Estimate, max_error_rate: float) -> Iterator[str]:
+    failed, sampled = sum(kind.count for kind in estimate.error_kinds), estimate.sampled
+    if sampled and failed == sampled:
+        yield f"every sampled row would be an error ({sampled} of {sampled})"
+    elif failed and _at_least(failed, of=sampled, rate=max_error_rate) < CHANCE:
+        yield (
+            f"{failed} of {sampled} sampled rows would be errors; the job stops above "
+            f"errors.max_error_rate {max_error_rate:g}"
+        )
+
+
+def _at_least(count: int, *, of: int, rate: float) -> float:
+    """The probability of so many or more among `of`, when each has that probability (binomial)."""
+    return sum(math.comb(of, k) * rate**k * (1 - rate) ** (of - k) for k in range(count, of + 1))
 
 
 def missing_shards(
@@ -110,7 +169,6 @@ def missing_shards(
 
     Raises RunDirectoryError: the directory is another job's, as far as can be told without the model.
     """
-    run.check()
     stored = run.read_job()
     if stored is None:
         return None

@@ -91,6 +91,9 @@ class ClusterSpec(Section):
         return self
 
 
+LONGEST_STALL_S = 365 * 86_400  # what timers of the system can hold is more
+
+
 class ErrorsSpec(Section):
     """When to give up. May change when a job is started again.
 
@@ -102,7 +105,7 @@ class ErrorsSpec(Section):
 
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
     shard_attempts: Annotated[int, Field(ge=1)] = 2
-    stall_timeout_s: Annotated[float, Field(gt=0)] = 600
+    stall_timeout_s: Annotated[float, Field(gt=0, le=LONGEST_STALL_S)] = 600
 
 
 def _with_preset(value: Any) -> Any:
@@ -240,6 +243,8 @@ def _mistake(error: Any, kind: type[BaseModel]) -> str:
         if error["type"] == "tuple_type":
             return f"{name}={error['input']!r}: expected a list, for example [{error['input']}]"
         said = error["msg"].removeprefix("Value error, ")
+        if isinstance(error["input"], Mapping) and said != error["msg"]:  # of a whole section
+            return f"{name}: {said}"
         return f"{name}={error['input']!r}: {said[0].lower()}{said[1:]}"
     known = _keys(loc[:-1], kind)
     near = difflib.get_close_matches(loc[-1], known, n=1)

@@ -17,7 +17,7 @@ import yaml
 from cogbatch.batch.backend import Backend, ReadyModel, cogvlm_backend
 from cogbatch.batch.identity import fingerprint, job_identity
 from cogbatch.batch.job import check_job, open_input, start_job
-from cogbatch.batch.plan import missing_shards
+from cogbatch.batch.plan import cluster_problems, missing_shards, problem_lines
 from cogbatch.batch.progress import Progress, Silent
 from cogbatch.batch.spec import JobSpec, all_mistakes
 from cogbatch.batch.stored import stored_spec
@@ -34,11 +34,16 @@ from cogbatch.redact import sayable
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A checked sweep that was not run. points: name, rows, shards and those missing, of each."""
+    """A checked sweep that was not run.
+
+    Args:
+        points: name, rows, shards and those missing, of each. problems: as of a Plan, but of no rows.
+    """
 
     name: str
     path: str
     points: tuple[Mapping[str, Any], ...]
+    problems: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
@@ -56,7 +61,7 @@ class SweepPlan:
                 for point in self.points
             ),
             f"would write to {self.path}",
-            "everything that can be checked without weights is fine",
+            *problem_lines(self.problems),
         ]
 
 
@@ -83,7 +88,10 @@ def plan_sweep(sweep: Sweep, *, backend: Backend | None = None) -> SweepPlan:
                 "missing_shards": len(one.shards if missing is None else missing),
             }
         )
-    return SweepPlan(sweep.name, sayable(sweep.path), tuple(points))
+    problems = dict.fromkeys(
+        problem for point in sweep.points for problem in cluster_problems(point.spec.cluster)
+    )
+    return SweepPlan(sweep.name, sayable(sweep.path), tuple(points), tuple(problems))
 
 
 def run_sweep(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 import re
 import sys
@@ -38,6 +39,13 @@ def _plain(message: str) -> str:
     return f"{message[:-1]}; {hint}" if hint else message
 
 
+ADVICE = {
+    errno.EACCES: "allow this user to read and write there, or use another path",
+    errno.EROFS: "use another path",
+    errno.ENOSPC: "make room, or use another path; then run the same command again",
+    errno.EDQUOT: "make room, or use another path; then run the same command again",
+}
+
 app = typer.Typer(
     name="cogbatch",
     cls=Commands,
@@ -62,8 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         kind = "" if expected else f"unexpected {type(err).__name__} (--debug shows where): "
         from cogbatch.dataset.rows import printable  # here: --help needs no data library
 
-        typer.echo(f"Error: {kind}{printable(one_line(err))}", err=True)
+        typer.echo(f"Error: {kind}{printable(_said(err))}", err=True)
         sys.exit(1)
+
+
+def _said(err: Exception) -> str:
+    """An error on one line; of the system's, which say what alone, also where and what to do."""
+    if isinstance(err, OSError) and err.filename is not None and err.errno in ADVICE:
+        return sayable(f"{err.filename}: {err.strerror}; {ADVICE[err.errno]}")
+    return one_line(err)
 
 
 @app.callback()

@@ -74,6 +74,8 @@ def plan(
 ) -> None:
     """Check a job, count its rows and shards, and say what fits where, without weights and without Ray.
 
+    Exits 1 where it would not run, or not end well.
+
     \b
     cogbatch plan jobs/demo/job.yaml
     cogbatch plan job.yaml --set model.quantization=int8 --items-per-s 0.8 --price-per-hour 2.50 --json
@@ -84,6 +86,8 @@ def plan(
     spec = _load(job, overrides, address, limit)
     result = plan_job(spec, items_per_s=items_per_s, price_per_hour=price_per_hour)
     show(result.lines(), result.to_json(), as_json=as_json)
+    if result.problems:
+        raise typer.Exit(1)
 
 
 def _load(job: Path, overrides: list[str] | None, address: str | None, limit: int | None) -> JobSpec:

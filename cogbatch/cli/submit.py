@@ -124,12 +124,14 @@ def list_jobs(
         from cogbatch.batch.found_runs import find_runs
 
         runs = find_runs(folder)
-        show([run.line() for run in runs], {"runs": [run.to_json() for run in runs]}, as_json=as_json)
+        lines = [run.line() for run in runs] or [f"no runs in {without_secrets(folder)}"]
+        show(lines, {"runs": [run.to_json() for run in runs]}, as_json=as_json)
         return
     from cogbatch.batch import submission
 
     jobs = submission.list_jobs(submission.connect(address))
-    show([job.line() for job in jobs], {"jobs": [job.to_json() for job in jobs]}, as_json=as_json)
+    lines = [job.line() for job in jobs] or [f"no jobs on {without_secrets(address)}"]
+    show(lines, {"jobs": [job.to_json() for job in jobs]}, as_json=as_json)
 
 
 def _follow(client: JobClient, job_id: str, *, to_stderr: bool = False) -> SubmittedJob:

@@ -56,7 +56,8 @@ def sweep(
         load_function(given.judge.checker)  # what cannot judge is said before anything runs
     if dry_run:
         plan = plan_sweep(given)
-        return show(plan.lines(), plan.to_json(), as_json=as_json)
+        show(plan.lines(), plan.to_json(), as_json=as_json)
+        raise typer.Exit(1 if plan.problems else 0)
     with resumable(RESUME) as progress:
         run_sweep(given, progress=progress)
         progress.say(f"comparing {len(given.points)} points")
@@ -83,4 +84,3 @@ def sweep(
         first, reason = next(iter(table.failures.items()))
         count = len(table.failures)
         raise JobError(f"{count} of {len(table.points)} points failed; {first}: {reason}")
-    return None

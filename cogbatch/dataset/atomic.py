@@ -34,8 +34,10 @@ def write_atomically(path: Place, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as err:
         temporary.unlink(missing_ok=True)
+        if isinstance(err, OSError) and err.errno is not None and err.filename in (None, str(temporary)):
+            raise OSError(err.errno, err.strerror, str(path)) from err  # a full disk names no file
         raise
     _fsync_folder(path.parent)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
+import os
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -128,17 +131,26 @@ def fingerprint(files: Iterable[InputFile]) -> str:
 
 def _find(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, Infos]:
     """The input's folder and the infos of files under it, by relative path."""
+    local = isinstance(fs, LocalFileSystem)
+    if local and not has_magic(root):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            Path(root).stat()  # says why a path cannot be looked at, which isfile and isdir do not
     if fs.isfile(root):
         folder = posixpath.dirname(root)
         found = {root: fs.info(root)}
     elif fs.isdir(root):
         folder = root
-        listed = fs.find(root, detail=True)
+        listed = fs.find(root, detail=True, withdirs=local)
         found = {name: info for name, info in listed.items() if not _is_hidden(posixpath.relpath(name, root))}
+        if local:  # find passes over folders that may not be read
+            _refuse_closed(root, *(name for name, info in found.items() if info["type"] == "directory"))
+            found = {name: info for name, info in found.items() if info["type"] != "directory"}
     elif has_magic(root):
         folder = root
         while has_magic(folder):
             folder = posixpath.dirname(folder)
+        if local and Path(folder).is_dir():
+            _refuse_closed(folder)
         found = {name: info for name, info in fs.glob(root, detail=True).items() if info["type"] == "file"}
     else:
         raise DatasetError("nothing there; expected a file, a directory or a glob")
@@ -148,6 +160,12 @@ def _find(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, Infos]:
             f"no file matches; expected files of {', '.join(FORMATS[1:-1])}, or for images their folder"
         )
     return folder, relative
+
+
+def _refuse_closed(*folders: str) -> None:
+    closed = next((folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK)), None)
+    if closed is not None:
+        raise DatasetError(f"{printable(closed)} may not be read by this user; allow it, or use another path")
 
 
 def _is_hidden(name: str) -> bool:

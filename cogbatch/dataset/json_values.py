@@ -19,7 +19,9 @@ Kinds = dict[str, set[str]]  # of the values seen, per column
 def parse_object(text: bytes | str) -> dict[str, Any]:
     """The JSON object. Raises ValueError: one line about what is wrong; RecursionError."""
     try:
-        value = json.loads(text)
+        value = json.loads(text if isinstance(text, str) else text.decode("utf-8-sig"))  # loads takes UTF-16
+    except UnicodeDecodeError as err:
+        raise ValueError(f"not UTF-8 text at byte {err.start + 1}; save the file as UTF-8") from err
     except json.JSONDecodeError as err:
         raise ValueError(f"not valid JSON at character {err.pos + 1}: {err.msg}") from err
     if not isinstance(value, dict):

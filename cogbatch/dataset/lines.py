@@ -76,7 +76,23 @@ def open_lines(listing: Listing, *, limit: int | None = None) -> LinesSource:
                 indexes.append(index_rows(seen, file, limit=left))
         except OSError as err:
             raise DatasetError(f"{file.name} cannot be read: {err.strerror or err}") from err
-    return LinesSource(listing, tuple(indexes), tuple(headers), schema_of(kinds))
+    source = LinesSource(listing, tuple(indexes), tuple(headers), schema_of(kinds))
+    if not kinds:
+        _refuse_what_is_no_json(source)
+    return source
+
+
+def _refuse_what_is_no_json(source: LinesSource) -> None:
+    """A row that cannot be read is an error row; where none can, the input is something else."""
+    first = next((span.file_index for span in source.spans if span.num_rows), None)
+    if first is None:
+        return
+    record = next(source.records(source.place(Shard(0, first, 0, 1)), ()))
+    if isinstance(record, RequestError):
+        raise DatasetError(
+            f"{source.listing.files[first].name}: no row is a JSON object; the first: {record.message};"
+            " expected one object a line"
+        )
 
 
 class _LineStream:

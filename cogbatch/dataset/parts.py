@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 
 from cogbatch.dataset.atomic import write_atomically
 from cogbatch.dataset.object_path import Place, names_in, place_of, refresh
+from cogbatch.errors import RunDirectoryError
+from cogbatch.redact import one_line
 
 PART_NAME = re.compile(r"part-(\d+)-(\d+)-(\d+)\.parquet")  # file index, first row, rows
 FOOTER_THREADS = 16
@@ -69,12 +71,19 @@ def write_part(
 
 
 def read_part(directory: str | Place, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of a part. columns: only those. Raises OSError or ArrowException: absent, or damaged."""
+    """The rows of a part. columns: only those. Raises OSError: absent; RunDirectoryError: damaged."""
     path = place_of(directory) / name
-    if columns is None:
-        return pq.read_table(pa.BufferReader(path.read_bytes()))
-    with path.open("rb") as file:
-        return pq.read_table(file, columns=list(columns))
+    try:
+        if columns is None:
+            return pq.read_table(pa.BufferReader(path.read_bytes()))
+        with path.open("rb") as file:
+            return pq.read_table(file, columns=list(columns))
+    except (pa.ArrowException, OSError) as err:
+        if isinstance(err, OSError) and err.errno is not None:  # of the file system, not of Arrow
+            raise
+        raise RunDirectoryError(
+            f"{path} is damaged ({one_line(err)[:200]}); delete it and run the job again, which redoes it"
+        ) from err
 
 
 def list_parts(run_dir: str | Place) -> tuple[str, ...]:

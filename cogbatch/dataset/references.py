@@ -16,7 +16,7 @@ from cogbatch.errors import DatasetError, ImageError
 from cogbatch.images import DEFAULT_LIMITS
 from cogbatch.redact import shown, without_secrets
 
-SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(data):(?=[\w/+.-]*[;,])")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ImageRoot:
         scheme = SCHEME.match(value)
         if scheme is None:
             return self._local(value) if self.protocol == "file" else self._object(value)
-        name = scheme[1].lower()
+        name = (scheme[1] or scheme[2]).lower()
         if name in ("http", "https"):
             return value
         if name == self.protocol == "file":
@@ -64,7 +64,8 @@ class ImageRoot:
         if name == self.protocol:
             return self._fetch(self.fs._strip_protocol(value), value)
         raise ImageError(
-            f"image {value!r}: scheme {name!r}; expected http(s), a path, or the input's {self.protocol!r}"
+            f"image {shown(value)}: scheme {name!r};"
+            f" expected http(s), a path, or the input's {self.protocol!r}; bytes can be a column as they are"
         )
 
     def _local(self, value: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -103,9 +104,11 @@ class RunDirectory:
         return cache_root() / "logs" / f"{self.path.name}-{mark}"
 
     def check(self) -> None:
-        """Raises RunDirectoryError: the path is a file, or a directory that is not a run's."""
+        """Raises RunDirectoryError: a file, a directory that is not a run's, or that may not be written."""
         if isinstance(self.path, Path) and self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"{self.path} is a file; expected a directory or a new path")
+        if isinstance(self.path, Path):
+            _require_writable(self.path)
         if self.read_job() is not None:
             return
         foreign = [name for name in names_in(self.path) if name not in OUR_NAMES and name[0] != "."]
@@ -182,7 +185,9 @@ class RunDirectory:
             value = read_json(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as err:
+        except OSError as err:
+            raise RunDirectoryError(f"{path} cannot be read: {err.strerror or err}") from err
+        except (ValueError, RecursionError) as err:
             raise RunDirectoryError(f"{path} cannot be read ({err}); expected the job of a run") from err
         if not isinstance(value, dict) or not isinstance(value.get("job_fingerprint"), str):
             raise RunDirectoryError(
@@ -307,6 +312,17 @@ class RunDirectory:
         if not name or "/" in name or name.startswith("."):
             raise ValueError(f"probe name {name!r}: expected a plain file name")
         return self.path / "probes" / name
+
+
+def _require_writable(path: Path) -> None:
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise RunDirectoryError(f"{path} cannot be made: {there} is a file; use another output path")
+    if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+        raise RunDirectoryError(
+            f"{path} cannot be written: this user may not write in {there}; change that, or use another"
+            " output path"
+        )
 
 
 def _is_whole(footer: PartFooter | None, shard: Shard, job_fingerprint: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,11 +15,14 @@ from fake_backend import FAKE, MakeSpec
 from cogbatch.batch.estimate import known_speed, sample_rows
 from cogbatch.batch.identity import identity_without_model
 from cogbatch.batch.job import check_job, describe
-from cogbatch.batch.plan import Plan, plan_job
+from cogbatch.batch.plan import FINE, Plan, plan_job
 from cogbatch.batch.spec import JobSpec
+from cogbatch.batch.survey import Survey
 from cogbatch.dataset import RunDirectory, open_dataset
 from cogbatch.dataset.parts import write_part
+from cogbatch.dataset.rows import Row
 from cogbatch.dataset.schema import record, rows_to_table
+from cogbatch.engine.fit import Fit
 from cogbatch.errors import RunDirectoryError
 from cogbatch.types import RequestOutput
 
@@ -66,10 +71,63 @@ def test_rows_that_would_be_errors_are_counted_with_the_commonest_reason(make_sp
     ]
 
 
+ROOMY = replace(FAKE, survey=lambda spec, rows: _with_room(spec, rows))
+
+
+def _with_room(spec: JobSpec, rows: Sequence[Row]) -> Survey | None:
+    found = FAKE.survey(spec, rows)
+    return found and replace(found, here=Fit("this machine", 10**12, 9))
+
+
+@pytest.mark.parametrize(
+    ("bad", "good", "max_error_rate", "fine"),
+    [
+        *[(0, 4, 0.05, True), (4, 0, 0.05, False), (4, 0, 1.0, False), (1, 0, 0.05, False)],
+        # 1 of 16 at 5 % is as likely as not; 4 come once in 140 samples; 13 at 80 % are no surprise.
+        *[(1, 15, 0.05, True), (4, 12, 0.05, False), (4, 12, 0.25, True), (13, 3, 0.8, True)],
+        (1, 15, 0, False),
+    ],
+)
+def test_a_sample_with_more_errors_than_the_job_bears_is_a_problem(
+    make_spec: MakeSpec, bad: int, good: int, max_error_rate: float, fine: bool
+) -> None:
+    spec = make_spec(["bad"] * bad + ["say"] * good, errors={"max_error_rate": max_error_rate})
+    plan = plan_job(spec, backend=ROOMY)
+    assert (not plan.problems) == fine
+    last = plan.lines()[-1]
+    assert last == FINE if fine else last.startswith("problem: ") and "sampled row" in last
+    assert plan.to_json()["problems"] == plan.problems
+
+
+def test_a_gpu_that_this_machine_does_not_have_is_a_problem_where_workers_start_here(
+    make_spec: MakeSpec,
+) -> None:
+    for gpus, here, address, fine in (
+        *[(1, 0, "local", False), (2, 1, "local", False), (0.5, 1, "local", True), (0, 0, "local", True)],
+        (1, 0, "auto", True),
+    ):
+        spec = make_spec(["say"], cluster={"gpus_per_worker": gpus, "address": address})
+        plan = plan_job(spec, backend=ROOMY, gpus_here=here)
+        assert (not plan.problems) == fine, (gpus, here, address)
+    without = make_spec(["say"], cluster={"gpus_per_worker": 1})
+    assert plan_job(without, backend=ROOMY, gpus_here=0).problems == (
+        "cluster.gpus_per_worker is 1 and this machine has no GPUs; set it to 0 for the CPU, or"
+        " cluster.address to auto on a cluster",
+    )
+
+
+def test_a_model_that_does_not_fit_this_machine_is_a_problem_where_workers_start_here(
+    make_spec: MakeSpec,
+) -> None:
+    assert plan_job(make_spec(["say"]), backend=FAKE).problems == ("this machine: the weights take 8.0 GB",)
+    assert not plan_job(make_spec(["say"], cluster={"address": "auto"}), backend=FAKE).problems
+
+
 def test_no_speed_is_made_up(make_spec: MakeSpec) -> None:
     plan = plan_job(make_spec(["say"] * 8), price_per_hour=2.0, backend=FAKE)
     assert (plan.estimate.hours, plan.estimate.cost) == (None, None)
-    assert "time: unknown; measure with --limit, then plan with --items-per-s" in plan.lines()
+    assert "time and cost: unknown; measure with --limit, then plan with --items-per-s" in plan.lines()
+    assert "time: unknown; measure with" in text_of(plan_job(make_spec(["say"]), backend=FAKE))
 
 
 def test_hours_and_cost_follow_from_a_speed_and_a_price_of_one_worker(make_spec: MakeSpec) -> None:

@@ -80,7 +80,7 @@ def test_all_mistakes_are_reported_at_once_with_the_nearest_key() -> None:
 
 
 def test_what_a_section_refuses_is_said_without_the_words_of_pydantic() -> None:
-    with pytest.raises(JobError, match=r"cluster=\{.*\}: min_workers 2 is above max_workers 1$"):
+    with pytest.raises(JobError, match=r"cluster: min_workers 2 is above max_workers 1$"):
         parse_spec({**MINIMAL, "cluster": {"min_workers": 2}})
 
 
@@ -165,7 +165,7 @@ def test_quantization_is_a_type_or_a_type_of_parts(
         ("int4", r"model\.quantization\.type='int4': input should be 'int8' or 'nf4'"),
         ("{parts: [vit]}", r"model\.quantization\.type is required"),
         ("{type: nf4, part: [vit]}", r"unknown key model\.quantization\.part \(did you mean parts\?\)"),
-        ("{type: nf4, parts: []}", r"model\.quantization=.*parts is \[\]: expected some of language, vision"),
+        ("{type: nf4, parts: []}", r"model\.quantization: parts is \[\]: expected some of language, vision"),
         ("{type: nf4, parts: [head]}", r"model\.quantization\.parts\.0='head': input should be 'language'"),
         (
             "{type: nf4, parts: vit}",

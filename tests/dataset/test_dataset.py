@@ -281,10 +281,13 @@ def test_an_object_store_reads_its_own_scheme_to_bytes_and_keeps_paths_inside() 
     fs.pipe_file("/bucket/data/img/a.png", b"png")
     fs.pipe_file("/bucket/other.png", b"other")
     values = ["img/a.png", "memory://bucket/other.png", "../other.png", "img/none.png", "file:///etc/passwd"]
+    values.append("data:image/png;base64,iVBORw0KGgo=")
     fs.pipe_file("/bucket/data/a.jsonl", "".join(json.dumps({"image": v}) + "\n" for v in values).encode())
     rows = every_row(open_dataset(InputOptions("memory://bucket/data/*.jsonl", prompt=PROMPT)))
-    assert [row.image for row in rows] == [b"png", b"other", None, None, None]
-    assert [row.error and row.error.stage for row in rows] == [None, None, "image", "image", "image"]
+    assert [row.image for row in rows] == [b"png", b"other", None, None, None, None]
+    assert [row.error and row.error.stage for row in rows] == [None, None, *["image"] * 4]
+    assert rows[-1].error is not None
+    assert "scheme 'data'; expected http(s), a path, or the input's 'memory'" in rows[-1].error.message
     assert rows[0].image_ref == "img/a.png"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 from collections.abc import Iterator
@@ -49,6 +50,32 @@ def assert_rows_are_those_of_csv_reader(folder: Path, text: str, size: int) -> N
         return
     rows = every_row(open_dataset(options), size)
     assert [None if row.error else [row.carried["a"], row.carried["b"]] for row in rows] == expected
+
+
+LINE = json.dumps({"id": 1, "prompt": "say"})
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (f"{LINE}\n{LINE}\n".encode("utf-16"), "not UTF-8 text at byte 1"),
+        (gzip.compress(f"{LINE}\n".encode()), "not UTF-8 text at byte 2"),
+        (f"{LINE}\r{LINE}\r".encode(), f"not valid JSON at character {len(LINE) + 2}: Extra data"),
+        (b"some\ntext\n", "not valid JSON at character 1: Expecting value"),
+        (b"[1]\n[2]\n", "a JSON list; expected an object"),
+    ],
+)
+def test_a_file_without_a_row_of_json_is_refused_with_the_reason(
+    tmp_path: Path, data: bytes, reason: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(data)
+    options = InputOptions(str(path), image_column=None, prompt_column="prompt")
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(options)
+    assert f"a.jsonl: no row is a JSON object; the first: {reason}" in str(caught.value)
+    path.write_bytes(LINE.encode() + b"\n" + data)
+    assert any(row.error for row in every_row(open_dataset(options)))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,9 +14,18 @@ import pytest
 
 from cogbatch.dataset.atomic import remove_temporaries, write_atomically
 from cogbatch.dataset.object_path import ObjectPath
-from cogbatch.dataset.parts import is_complete, list_parts, part_names, read_footer, read_footers, write_part
+from cogbatch.dataset.parts import (
+    is_complete,
+    list_parts,
+    part_names,
+    read_footer,
+    read_footers,
+    read_part,
+    write_part,
+)
 from cogbatch.dataset.rows import Row
 from cogbatch.dataset.schema import part_schema, record, rows_to_table
+from cogbatch.errors import RunDirectoryError
 from cogbatch.types import Candidate, RequestError, RequestOutput
 
 
@@ -129,6 +139,29 @@ def test_a_writer_that_raises_leaves_the_old_file_and_nothing_else(parts) -> Non
     with pytest.raises(RuntimeError, match="disk"):
         write_atomically(path, fail)
     assert [(entry.name, entry.read_bytes()) for entry in parts.iterdir()] == [("a", b"old")]
+
+
+def test_a_full_disk_names_the_file_that_could_not_be_written(parts) -> None:
+    def fail(_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(parts / "a", fail)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(parts / "a"))
+
+
+def test_a_part_whose_body_is_damaged_is_named_with_what_to_do(parts) -> None:
+    path = parts / "part-0-0-3.parquet"
+    write_part(parts, path.name, table())
+    data = bytearray(path.read_bytes())
+    data[4 : len(data) // 2] = bytes(len(data) // 2 - 4)
+    path.write_bytes(data)
+    for columns in (None, ["error", "id"]):
+        with pytest.raises(RunDirectoryError, match=rf"{path} is damaged \(.*\); delete it and run the job"):
+            read_part(parts, path.name, columns)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        read_part(parts, path.name)
 
 
 def test_a_name_that_does_not_fit_the_rows_is_a_value_error(parts) -> None:
