@@ -191,6 +191,7 @@ class Driver:
             workers=seen.workers,
             loading=seen.loading,
             seconds=time.monotonic() - self._began,
+            working_s=seen.working_s,
             jobs=len(self._jobs),
             jobs_done=sum(
                 not job.failure and count.rows >= job.rows_total
@@ -261,7 +262,9 @@ class Driver:
             self._worked = math.inf
             nodes = list(living_nodes().values())
             reason = no_room(nodes, self._plan.cluster, node_types=node_types())
-            self._progress.say(f"waiting for a worker: {reason or 'what it needs may be in use by others'}")
+            local = self._plan.cluster.address == "local"
+            likely = "it starts slowly, this machine may be busy" if local else "others may use what it needs"
+            self._progress.say(f"waiting for a worker: {reason or likely}")
 
 
 def _count(missing: Missing) -> int:

@@ -280,6 +280,7 @@ def summarize(
         shards_done_now=done,
         duplicate_ids=job["duplicate_ids"],
         seconds=status.seconds if status else 0.0,
+        working_s=status.working_s if status else 0.0,
         items_per_s=status.items_per_s if status else 0.0,
         tokens_per_s=status.tokens_per_s if status else 0.0,
         parts=str(run.parts),

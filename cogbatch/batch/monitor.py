@@ -35,7 +35,7 @@ class Snapshot:
 
     tallies: of each job that was worked on, by its place. tokens: generated since the start, kept or not.
     workers: hold shards; loading: load the model. unwritten: parts in a row that could not be written, by
-    any worker.
+    any worker. working_s: since the first worker took its first shard, its model loaded.
     """
 
     tallies: Mapping[int, Tally]
@@ -46,6 +46,7 @@ class Snapshot:
     refusals: Mapping[str, str] = field(default_factory=dict)
     unwritten: int = 0
     refusing: int = 0
+    working_s: float = 0.0
 
 
 @dataclass
@@ -78,6 +79,7 @@ class Monitor:
         self._refusing: set[WorkerId] = set()
         self._tokens = self._unwritten = 0
         self._stopped: frozenset[int] = frozenset()
+        self._first_shard_s: float | None = None
 
     def load(self, worker: WorkerId, handle: list[Any]) -> str | None:
         """A worker is about to load the model; returns why it must not, where others died of it.
@@ -101,6 +103,8 @@ class Monitor:
     def begin(self, worker: WorkerId, shard: TaskKey, handle: list[Any]) -> None:
         """A worker took a shard."""
         self._known(worker, handle).held.add(shard)
+        if self._first_shard_s is None:
+            self._first_shard_s = self._clock()
 
     def beat(self, worker: WorkerId, progress: Mapping[TaskKey, Tally], tokens: int) -> frozenset[int]:
         """A worker lives; tokens: generated since its last beat. Returns the jobs it must leave."""
@@ -218,6 +222,7 @@ class Monitor:
             refusals=dict(self._refusals),
             unwritten=self._unwritten,
             refusing=len(self._refusing),
+            working_s=0.0 if self._first_shard_s is None else self._clock() - self._first_shard_s,
         )
 
     def _known(self, worker: WorkerId, handle: list[Any]) -> _Worker:

@@ -24,7 +24,8 @@ PLAIN_EVERY_S = 5.0
 class Status:
     """How far a job is, or several together: jobs, of which jobs_done have all rows.
 
-    rows_before: done by earlier runs; seconds: since this run's first pass began.
+    rows_before: done by earlier runs. seconds: since this run's first pass began; working_s: since a worker
+    had its model, of which speeds are.
     """
 
     rows: int
@@ -35,18 +36,19 @@ class Status:
     workers: int = 0
     loading: int = 0
     seconds: float = 0.0
+    working_s: float = 0.0
     jobs: int = 1
     jobs_done: int = 0
 
     @property
     def items_per_s(self) -> float:
         """Items of this run per second."""
-        return (self.rows - self.rows_before) / self.seconds if self.seconds else 0.0
+        return (self.rows - self.rows_before) / self.working_s if self.working_s else 0.0
 
     @property
     def tokens_per_s(self) -> float:
         """Tokens generated in this run per second."""
-        return self.tokens / self.seconds if self.seconds else 0.0
+        return self.tokens / self.working_s if self.working_s else 0.0
 
     @property
     def eta_s(self) -> float | None:

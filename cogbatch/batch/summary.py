@@ -26,7 +26,8 @@ class ErrorKind:
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished job. seconds, items_per_s and tokens_per_s are those of the last run that did work.
+    """A finished job. seconds, working_s (since a worker had its model), items_per_s and tokens_per_s (of
+    working_s) are those of the last run that did work.
 
     candidates_missing: that the ok rows fall short of num_candidates each; strategies that promise different
     texts, and selectors, deliver fewer where there are fewer.
@@ -44,6 +45,7 @@ class Summary:
     shards_done_now: int
     duplicate_ids: int
     seconds: float
+    working_s: float
     items_per_s: float
     tokens_per_s: float
     parts: str
@@ -57,7 +59,10 @@ class Summary:
     def lines(self) -> list[str]:
         """The same for a person."""
         speed = f"{self.items_per_s:.2f} items/s, {self.tokens_per_s:.0f} tokens/s"
-        done = f"{self.shards_done_now} of {self.shards} shards done now in {self.seconds:.1f} s: {speed}"
+        done = (
+            f"{self.shards_done_now} of {self.shards} shards done now in {self.seconds:.1f} s, "
+            f"{self.seconds - self.working_s:.1f} s of it before a worker was ready: {speed}"
+        )
         lines = [
             f"{self.name}: {self.rows} rows, {self.ok} ok, {self.errors} errors, "
             f"{self.candidates} candidates, {self.tokens} tokens",

@@ -29,6 +29,18 @@ def test_a_shard_whose_worker_died_on_a_living_node_has_an_attempt() -> None:
     assert list(monitor.close_pass(["node-a"])) == [S1]
 
 
+def test_work_is_timed_from_the_first_shard_that_a_loaded_worker_takes() -> None:
+    monitor = Monitor(RUN, clock=(clock := Clock()))
+    monitor.load(ANN, [None])
+    clock.now = 60.0
+    assert monitor.snapshot().working_s == 0.0
+    monitor.loaded(ANN)
+    monitor.begin(ANN, S1, [None])
+    clock.now = 75.0
+    monitor.begin(BOB, S2, [None])
+    assert monitor.snapshot().working_s == 15.0
+
+
 def test_losing_a_node_blames_nobody() -> None:
     monitor = Monitor(RUN)
     monitor.begin(ANN, S1, [None])

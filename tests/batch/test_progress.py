@@ -11,17 +11,17 @@ from cogbatch.batch.progress import PlainProgress, RichProgress, Status, clock, 
 
 
 def test_speed_counts_this_run_only() -> None:
-    status = Status(rows=60, rows_total=100, rows_before=40, tokens=500, seconds=10.0)
+    status = Status(rows=60, rows_total=100, rows_before=40, tokens=500, seconds=70.0, working_s=10.0)
     assert (status.items_per_s, status.tokens_per_s, status.eta_s) == (2.0, 50.0, 20.0)
 
 
 def test_nothing_is_known_before_the_first_row() -> None:
     assert Status(rows=0, rows_total=5).eta_s is None
-    assert Status(rows=0, rows_total=5, seconds=3.0).line().endswith("ETA -")
+    assert Status(rows=0, rows_total=5, seconds=3.0, working_s=3.0).line().endswith("ETA -")
 
 
 def test_a_line_names_every_number() -> None:
-    line = Status(rows=6, rows_total=12, errors=1, tokens=30, workers=2, seconds=3.0).line()
+    line = Status(rows=6, rows_total=12, errors=1, tokens=30, workers=2, seconds=9.0, working_s=3.0).line()
     assert line == "6/12 items  2.0 items/s  10 tokens/s  1 errors  2 workers  ETA 0:03"
     assert "  0 workers (2 loading)  " in Status(rows=0, rows_total=12, loading=2).line()
 
@@ -49,7 +49,9 @@ def test_the_live_display_shows_bar_and_numbers_at_any_width() -> None:
         stream = io.StringIO()
         console = Console(file=stream, force_terminal=True, width=width, _environ={})
         progress = RichProgress(stream, console=console)
-        progress.update(Status(rows=40, rows_total=128, errors=1, tokens=900, workers=2, seconds=10))
+        progress.update(
+            Status(rows=40, rows_total=128, errors=1, tokens=900, workers=2, seconds=10, working_s=10)
+        )
         progress.close()
         shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
         assert "40/128 items" in shown, width
