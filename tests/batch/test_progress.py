@@ -49,9 +49,7 @@ def test_the_live_display_shows_bar_and_numbers_at_any_width() -> None:
         stream = io.StringIO()
         console = Console(file=stream, force_terminal=True, width=width, _environ={})
         progress = RichProgress(stream, console=console)
-        progress.update(
-            Status(rows=40, rows_total=128, errors=1, tokens=900, workers=2, working_s=10)
-        )
+        progress.update(Status(rows=40, rows_total=128, errors=1, tokens=900, workers=2, working_s=10))
         progress.close()
         shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
         assert "40/128 items" in shown, width
