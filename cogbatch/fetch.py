@@ -180,15 +180,20 @@ def _read(chunks: Iterable[bytes], max_bytes: int) -> bytes | None:
 def _decoded(data: bytes, encoding: bytes, max_bytes: int, *, name: str) -> bytes | None:
     """The content of a body, None over the limit. Some servers compress though they were asked not to."""
     kind = encoding.strip().lower()
-    if kind in (b"", b"identity"):
+    if kind in (b"", b"identity") or not data:
         return data
     if kind not in (b"gzip", b"x-gzip", b"deflate"):
         raise ImageError(f"{name}: content encoding {kind.decode('latin-1')!r} that was not asked for")
+    unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib, it sees
     try:
-        content = zlib.decompressobj(wbits=47).decompress(data, max_bytes + 1)  # 47: gzip or zlib, it sees
+        content = unpacker.decompress(data, max_bytes + 1)
     except zlib.error as err:
         raise ImageError(f"{name}: said to be {kind.decode()} and is not: {err}") from err
-    return content if len(content) <= max_bytes else None
+    if len(content) > max_bytes:
+        return None
+    if not unpacker.eof:
+        raise _TryAgainError(f"its {kind.decode()} body is cut off")
+    return content
 
 
 def _retry_after_s(value: str) -> float:

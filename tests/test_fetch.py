@@ -268,6 +268,10 @@ def test_compressed_answers_are_decoded_within_the_limit(server: Server, get: Ge
     server.answers["/x"] = lambda handler: handler.reply(body=b"no", Content_Encoding="gzip")
     with pytest.raises(ImageError, match="said to be gzip and is not"):
         get("http://a.example/x")
+    cut = gzip.compress(b"data" * 999)[:-9]
+    server.answers["/x"] = lambda handler: handler.reply(body=cut, Content_Encoding="gzip")
+    with pytest.raises(ImageError, match="its gzip body is cut off; gave up after 3"):
+        get("http://a.example/x")
     server.answers["/x"] = lambda handler: handler.reply(body=b"?", Content_Encoding="br")
     with pytest.raises(ImageError, match="'br' that was not asked for"):
         get("http://a.example/x")
