@@ -17,6 +17,7 @@ from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
 from cogbatch.dataset.huggingface import saved_files
+from cogbatch.dataset.object_path import storage_errors
 from cogbatch.dataset.options import FORMATS, InputOptions
 from cogbatch.dataset.rows import printable
 from cogbatch.errors import DatasetError
@@ -96,12 +97,14 @@ def list_input(options: InputOptions) -> Listing:
         raise DatasetError(f"this address cannot be opened: {err}") from err
     root = root.rstrip("/") or "/"
     try:
-        folder, infos = _find(fs, root)
-        kind = _format_of(infos, options)
-        if kind == "huggingface" and folder == root:
-            infos = saved_files(fs, folder, infos)
+        with storage_errors(protocol_of(fs)):
+            folder, infos = _find(fs, root)
+            kind = _format_of(infos, options)
+            if kind == "huggingface" and folder == root:
+                infos = saved_files(fs, folder, infos)
     except OSError as err:
-        raise DatasetError(f"cannot be listed: {err}") from err
+        said = err if err.filename is not None else err.strerror or err
+        raise DatasetError(f"cannot be listed: {said}") from err
     if options.format == "auto" or folder == root:  # a file or glob with a format is taken at its word
         infos = {name: info for name, info in infos.items() if name.lower().endswith(ENDINGS[kind])}
     if not infos:

@@ -17,6 +17,8 @@ from typing import IO, Any
 
 import fsspec
 
+from cogbatch.errors import CogbatchError
+
 # Where PUT can be made to fail if the object exists, as fsspec's mode "create".
 CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"})
 
@@ -173,7 +175,7 @@ def storage_errors(where: str) -> Iterator[None]:
     lost connection or absent credentials, and those say nothing about the data."""
     try:
         yield
-    except (NotImplementedError, ValueError):
+    except (CogbatchError, NotImplementedError, ValueError):
         raise
     except OSError as err:
         if err.errno is not None or isinstance(err, FileNotFoundError | FileExistsError | PermissionError):
@@ -183,6 +185,8 @@ def storage_errors(where: str) -> Iterator[None]:
         raise OSError(errno.ENOSYS, f"{where}: its file system is not installed ({err})") from err
     except Exception as err:
         line = " ".join(str(err).split())
+        if "Credentials" in type(err).__name__:
+            line += "; set them in the environment of this machine (docs/storage.md)"
         raise OSError(errno.EIO, f"{where}: {type(err).__name__}: {line}") from err
 
 

@@ -186,7 +186,8 @@ class RunDirectory:
         except FileNotFoundError:
             return None
         except OSError as err:
-            raise RunDirectoryError(f"{path} cannot be read: {err.strerror or err}") from err
+            reason = (err.strerror or str(err)).removeprefix(f"{path}: ")
+            raise RunDirectoryError(f"{path} cannot be read: {reason}") from err
         except (ValueError, RecursionError) as err:
             raise RunDirectoryError(f"{path} cannot be read ({err}); expected the job of a run") from err
         if not isinstance(value, dict) or not isinstance(value.get("job_fingerprint"), str):

@@ -50,6 +50,23 @@ def run(folder: str) -> RunDirectory:
     return run
 
 
+def test_without_credentials_that_is_said_with_where_they_go(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    told = r"NoCredentialsError: .*; set them in the environment of this machine \(docs/storage.md\)"
+    try:
+        with pytest.raises(RunDirectoryError, match=rf"run/job.json cannot be read: {told}$"):
+            RunDirectory(f"{folder}/run").check()
+        with pytest.raises(DatasetError, match=rf"cannot be listed: s3: {told}$"):
+            open_dataset(InputOptions(f"{folder}/*.parquet", prompt="say"))
+    finally:
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
 def png(colour: str) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (2, 2), colour).save(buffer, "PNG")
