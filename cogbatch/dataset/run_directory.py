@@ -9,7 +9,6 @@ On an object store, lock/ holds one object a driver, and logs stay on each machi
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +22,7 @@ import pyarrow as pa
 
 from cogbatch.cache import cache_root
 from cogbatch.dataset.atomic import read_json, remove_temporaries, write_atomically, write_json
+from cogbatch.dataset.differences import differences
 from cogbatch.dataset.object_path import Place, make_folder, names_in, place_of, remove_tree
 from cogbatch.dataset.parts import (
     PartFooter,
@@ -40,13 +40,7 @@ from cogbatch.redact import without_secrets
 OUR_NAMES = frozenset(
     {"job.json", "listing.json", "parts", "staging", "probes", "logs", "lock", "summary.json", "report.html"}
 )
-MAX_DIFFERENCES = 5  # in one message
-# What a fingerprint that differs means.
-_CHANGED = {
-    "input.fingerprint": "the input files changed",
-    "model.fingerprint": "the model or its tokenizer changed",
-    "shards.sha256": "the shards changed",
-}
+MAX_NAMES = 5  # in one message
 
 
 def is_sweep(path: Place) -> bool:
@@ -114,7 +108,7 @@ class RunDirectory:
         foreign = [name for name in names_in(self.path) if name not in OUR_NAMES and name[0] != "."]
         if foreign:
             raise RunDirectoryError(
-                f"{self.path} holds something else than a run ({', '.join(foreign[:MAX_DIFFERENCES])});"
+                f"{self.path} holds something else than a run ({', '.join(foreign[:MAX_NAMES])});"
                 " use another output path"
             )
         if list_parts(self.path):
@@ -172,9 +166,9 @@ class RunDirectory:
 
     def refuse_other(self, stored: Mapping[str, Any], job: Mapping[str, Any]) -> None:
         """Raises RunDirectoryError saying what differs, when the identities of two jobs do."""
-        if differences := _differences(stored, job):
+        if found := differences(stored, job):
             raise RunDirectoryError(
-                f"{self.path} belongs to another job: {', '.join(differences)};"
+                f"{self.path} belongs to another job: {', '.join(found)};"
                 " use another output path, or the old settings"
             )
 
@@ -331,26 +325,3 @@ def _is_whole(footer: PartFooter | None, shard: Shard, job_fingerprint: str) -> 
     return (
         footer is not None and footer.num_rows == shard.num_rows and footer.job_fingerprint == job_fingerprint
     )
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Key by key, old -> new, of the identities (of the whole job where there is none)."""
-    before = dict(_flat(old.get("identity", old)))
-    after = dict(_flat(new.get("identity", new)))
-    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
-    if any(key.startswith("input.") for key in keys):  # another input has other shards
-        keys = [key for key in keys if not key.startswith("shards.")]
-    lines = [
-        _CHANGED.get(key) or f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
-        for key in keys[:MAX_DIFFERENCES]
-    ]
-    return [*lines, *([f"and {len(keys) - MAX_DIFFERENCES} more"] if len(keys) > MAX_DIFFERENCES else [])]
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        text = json.dumps(value, ensure_ascii=False, default=str)
-        yield prefix, text if len(text) <= 100 else text[:97] + "..."
