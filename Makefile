@@ -73,10 +73,11 @@ $(VENV)/installed-sat: $(VENV)/installed-dev
 	$(INSTALL) -e ".[dev,embedding,quantization,sat]"
 	touch $@
 
-# What nodes of a cluster install: this checkout as a wheel, and the versions that were tested together.
+# What nodes of a cluster install: this checkout as a wheel, and the versions that were tested together. The same
+# commit gives the same bytes, so that "ray up" sees no change where there is none.
 dist: $(VENV)/installed
 	rm -rf dist build/lib
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct || date +%s) $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 	cp requirements.lock dist
 
 clean:

@@ -22,16 +22,16 @@ REMOVED = "***"
 # The last is that of a URL in a URL of which "@" was encoded and "://" was not; no host has a "%".
 _USERINFO = re.compile(
     r"(?<=[A-Za-z0-9][A-Za-z0-9+.-]:/)(/?)"
-    r"(?:[^/?#\s<>]*@|[^/?#\s\"'<>:@\[]{0,200}:(?!\d+(?:[/?#\s\"'<>]|$))[^\s<>@]{0,1000}(?:@|%(?:25){0,8}40)"
-    r"|[^/?#&\s<>]*%(?:25){0,8}40)"
+    r"(?:[^/?#\s\"'<>]*@|[^/?#\s\"'<>:@\[]{0,200}:(?!\d+(?:[/?#\s\"'<>]|$))[^\s\"'<>@]{0,1000}(?:@|%(?:25){0,8}40)"
+    r"|[^/?#&\s\"'<>]*%(?:25){0,8}40)"
 )
 # The same in a percent-encoded URL: "%3A%2F%2F", or "%253A..." where that was encoded again. Group 2 is the
 # "25" of the second and later encodings, so that an "%2F" of another depth is a character like any other.
 _ENCODED_USERINFO = re.compile(
     r"(?i)(?<=[a-z0-9][a-z0-9+.-])(%((?:25){0,8})3A(?://?|(?:%\g2F){1,2}))"
-    r"(?:(?:(?!%\g(?:2F|3F|23))[^/?#&\s<>])*(@|%\g40)"
+    r"(?:(?:(?!%\g(?:2F|3F|23))[^/?#&\s\"'<>])*(@|%\g40)"
     r"|(?:(?!%\g(?:2F|3F|23|3A|40|5B))[^/?#&\s\"'<>:@\[]){0,200}%\g3A(?!\d+(?:%\g(?:2F|3F|23)|[/?#&]|$))"
-    r"(?:(?!%\g40)[^&\s<>@]){0,1000}(@|%\g40))".replace(r"\g", r"(?:\2)")
+    r"(?:(?!%\g40)[^&\s\"'<>@]){0,1000}(@|%\g40))".replace(r"\g", r"(?:\2)")
 )
 # A name holds a stem (X-Amz-Signature, access_token), ends in a word (sig, my-key), or is one of the others.
 _STEMS = (
@@ -48,7 +48,7 @@ _PARAMETER = re.compile(
     rf"|((?:[?&;#]|%(?:25){{0,8}}(?:3F|26|3B|23))"
     rf"(?:{_NAME}{{0,60}}(?:{_STEMS}){_NAME}{{0,60}}|(?:{_NAME}{{0,60}}[-_.])?(?:{_WORDS})|(?:{_EXACT}))"
     rf"(?:=|%(?P<depth>(?:25){{0,8}})3D))"
-    rf"(?(depth)(?:(?!%(?:(?P=depth))(?:26|3B|23)){_VALUE})*|(?:'[^'\s]*'|\"[^\"\s]*\")?{_VALUE}*)"
+    rf"(?(depth)(?:(?!%(?:(?P=depth))(?:26|3B|23)){_VALUE})*|(?:'[^'\s,]*'|\"[^\"\s,]*\")?{_VALUE}*)"
 )
 # What ends a URL in a sentence, for the time being as characters that Unicode leaves to programs.
 _ENDS = [*filter(str.isspace, map(chr, range(0x3001))), *"\"'<>"]

@@ -5,5 +5,3 @@ import os
 # Read by Ray when it is imported. Telemetry is off unless somebody asks for it.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-# Whatever of Ray Data still runs in a thread after a job was interrupted must not start another Ray.
-os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")

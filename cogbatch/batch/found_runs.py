@@ -34,8 +34,11 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """The points of a sweep, by name. state: running if one is; finished when all are; else stopped, also
-    when none is left, or unknown where that cannot be told of one."""
+    """The points of a sweep, by name.
+
+    state: the first of running, unknown, unreadable and stopped that one of them is; else finished, or
+    stopped where none is left.
+    """
 
     path: str
     points: tuple[RunStatus | Unreadable, ...]
@@ -70,7 +73,7 @@ class SweepStatus:
 def sweep_status(path: str | Place) -> SweepStatus | None:
     """The status of the sweep in that directory; None where there is none."""
     place = place_of(path)
-    return SweepStatus(str(place), tuple(find_runs(place))) if _is_sweep(place) else None
+    return SweepStatus(str(place), tuple(_runs_at(place))) if _is_sweep(place) else None
 
 
 def find_runs(folder: str | Place) -> list[RunStatus | Unreadable]:
@@ -83,12 +86,16 @@ def find_runs(folder: str | Place) -> list[RunStatus | Unreadable]:
     place = place_of(folder)
     if isinstance(place, Path) and not place.is_dir():
         raise RunDirectoryError(f"{place}: no such folder; expected one that holds run directories")
-    return [
-        _status_of(run)
-        for inside in (place, *_inside(place))
-        for run in (_inside(inside / "points") if _is_sweep(inside) else [inside])
-        if _has_job(run)
-    ]
+    return [found for inside in (place, *_inside(place)) for found in _runs_at(inside)]
+
+
+def _runs_at(place: Place) -> list[RunStatus | Unreadable]:
+    """The run there, or the points of the sweep there."""
+    try:
+        runs = _inside(place / "points") if _is_sweep(place) else [place]
+    except OSError as err:
+        return [Unreadable(str(place), one_line(err))]
+    return [_status_of(run) for run in runs if _has_job(run)]
 
 
 def _inside(place: Place) -> list[Place]:

@@ -112,12 +112,14 @@ def plan_job(
         workers=workers,
         run_path=str(run.path),
         estimate=estimate,
-        problems=(
-            *cluster_problems(spec.cluster, gpus_here),
-            *_memory_problems(spec.cluster, estimate),
-            *_sample_problems(estimate, spec.errors.max_error_rate),
-        ),
+        problems=tuple(_problems(spec, estimate, gpus_here)) if missing else (),
     )
+
+
+def _problems(spec: JobSpec, estimate: Estimate, gpus_here: int | None) -> Iterator[str]:
+    here = list(cluster_problems(spec.cluster, gpus_here))
+    yield from here or _memory_problems(spec.cluster, estimate)
+    yield from _sample_problems(estimate, spec.errors.max_error_rate)
 
 
 def problem_lines(problems: tuple[str, ...]) -> list[str]:
@@ -142,8 +144,17 @@ def cluster_problems(cluster: ClusterSpec, gpus_here: int | None = None) -> Iter
 
 
 def _memory_problems(cluster: ClusterSpec, estimate: Estimate) -> Iterator[str]:
-    if cluster.address == "local" and estimate.survey and (problem := estimate.survey.here.problem):
-        yield f"{estimate.survey.here.device}: {problem}"
+    """What is free now, and how much an item takes, is said elsewhere and no reason to refuse."""
+    if cluster.address != "local" or estimate.survey is None:
+        return
+    here, weight_bytes = estimate.survey.here, estimate.survey.need.weight_bytes
+    if weight_bytes > here.memory_bytes:
+        from cogbatch.engine.fit import gigabytes
+
+        yield (
+            f"the weights take {gigabytes(weight_bytes)}, {here.device} has {gigabytes(here.memory_bytes)}"
+            " in all; set model.quantization, or use another machine"
+        )
 
 
 def _sample_problems(estimate: Estimate, max_error_rate: float) -> Iterator[str]:

@@ -17,8 +17,9 @@ def held_back() -> Iterator[None]:
     """SIGINT and SIGTERM wait for the end of the block, where the first that came is given again.
 
     An exception that is raised while a process forks can leave a lock of logging held for ever. Handlers
-    that this process had are there again afterwards, whatever the block installs. Does nothing outside the
-    main thread, which alone gets signals.
+    that this process had are there again afterwards, whatever the block installs: ray.init puts one of its
+    own in place for SIGTERM, which from then on breaks the block off by SystemExit. What is ignored stays so.
+    Does nothing outside the main thread, which alone gets signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -30,11 +31,16 @@ def held_back() -> Iterator[None]:
         if len(came) >= PATIENCE:
             raise KeyboardInterrupt
 
-    own = {number: signal.signal(number, hold) for number in SIGNALS}
+    own = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not None}
     try:
+        for number, handler in own.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, hold)
         yield
-    except SystemExit:  # what Ray's handler, which ray.init installs, makes of SIGTERM
-        came.append(signal.SIGTERM)
+    except SystemExit as err:
+        if err.code == signal.SIGTERM:
+            came.append(signal.SIGTERM)
+        raise
     finally:
         for number, handler in own.items():
             signal.signal(number, handler)

@@ -74,12 +74,17 @@ class _Checked:
     shards: tuple[Shard, ...]
 
 
-def plan_sweep(sweep: Sweep, *, backend: Backend | None = None) -> SweepPlan:
-    """Everything that can be checked and counted without weights and without Ray. Raises: as run_sweep."""
-    points = []
+def plan_sweep(sweep: Sweep, *, backend: Backend | None = None, gpus_here: int | None = None) -> SweepPlan:
+    """Everything that can be checked and counted without weights and without Ray. Raises: as run_sweep.
+
+    gpus_here: of this machine; None: as torch counts them.
+    """
+    points, problems = [], dict[str, None]()
     for one in _check(sweep, _remembering(backend or cogvlm_backend())):
         run = RunDirectory(one.point.spec.output.path)
         missing = missing_shards(one.point.spec, run, one.dataset, one.shards)
+        if missing is None or missing:
+            problems |= dict.fromkeys(cluster_problems(one.point.spec.cluster, gpus_here))
         points.append(
             {
                 "name": one.point.name,
@@ -88,9 +93,6 @@ def plan_sweep(sweep: Sweep, *, backend: Backend | None = None) -> SweepPlan:
                 "missing_shards": len(one.shards if missing is None else missing),
             }
         )
-    problems = dict.fromkeys(
-        problem for point in sweep.points for problem in cluster_problems(point.spec.cluster)
-    )
     return SweepPlan(sweep.name, sayable(sweep.path), tuple(points), tuple(problems))
 
 

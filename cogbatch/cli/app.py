@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import platform
 import re
 import sys
@@ -61,6 +62,8 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Console script: runs a command; an error is one line on stderr and exit code 1 (2 for wrong usage)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Whatever of Ray Data still runs in a thread after a job was interrupted must not start another Ray.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         app(args=arguments, prog_name="cogbatch")
     except Exception as err:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -27,18 +29,32 @@ def resumable(kept: str) -> Iterator[Progress]:
         kept: what is said after a signal: what is left and how to go on. The exit code is 130 or 143.
     """
     from cogbatch.batch.progress import open_progress
+    from cogbatch.batch.signals import held_back
 
     progress = open_progress()
-    before = signal.signal(signal.SIGTERM, _terminate)
+    with _sigterm_as_ctrl_c():
+        try:
+            yield progress
+        except KeyboardInterrupt as err:
+            terminated = isinstance(err, _TerminatedError)
+            with contextlib.suppress(KeyboardInterrupt), held_back():  # one that comes again changes nothing
+                progress.close()
+                typer.echo(f"{'Terminated' if terminated else 'Interrupted'}. {kept}", err=True)
+            raise typer.Exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED) from None
+        finally:
+            progress.close()
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        yield progress
-    except KeyboardInterrupt as err:
-        progress.close()
-        terminated = isinstance(err, _TerminatedError)
-        typer.echo(f"{'Terminated' if terminated else 'Interrupted'}. {kept}", err=True)
-        raise typer.Exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED) from None
+        signal.signal(signal.SIGTERM, _terminate)
+        yield
     finally:
-        progress.close()
         signal.signal(signal.SIGTERM, before)
 
 

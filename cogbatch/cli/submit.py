@@ -124,7 +124,7 @@ def list_jobs(
         from cogbatch.batch.found_runs import find_runs
 
         runs = find_runs(folder)
-        lines = [run.line() for run in runs] or [f"no runs in {without_secrets(folder)}"]
+        lines = [run.line() for run in runs] or [f"no runs in {without_secrets(folder, whole=True)}"]
         show(lines, {"runs": [run.to_json() for run in runs]}, as_json=as_json)
         return
     from cogbatch.batch import submission

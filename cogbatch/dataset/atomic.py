@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -35,7 +36,8 @@ def write_atomically(path: Place, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as err:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         if isinstance(err, OSError) and err.errno is not None and err.filename in (None, str(temporary)):
             raise OSError(err.errno, err.strerror, str(path)) from err  # a full disk names no file
         raise

@@ -238,7 +238,7 @@ def _column_problems(options: InputOptions, schema: pa.Schema) -> Iterator[str]:
         elif name not in schema.names:
             near = difflib.get_close_matches(name, schema.names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            yield f"input.{role}: no column {name!r}, there are {_some(schema.names)}{hint}"
+            yield f"input.{role}: no column {name!r}, there are {_some(schema.names) or 'none'}{hint}"
         elif role == "image_column" and not _may_be_image(schema.field(name).type):
             yield f"input.image_column: {name!r} is {schema.field(name).type}; expected bytes, text or struct"
         elif role == "prompt_column" and not _is_text(schema.field(name).type):

@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import os
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,8 +152,8 @@ def _find(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, Infos]:
         folder = root
         while has_magic(folder):
             folder = posixpath.dirname(folder)
-        if local and Path(folder).is_dir():
-            _refuse_closed(folder)
+        if local:  # as find does, glob passes over them
+            _refuse_closed(*_folders_on_the_way(fs, folder, root))
         found = {name: info for name, info in fs.glob(root, detail=True).items() if info["type"] == "file"}
     else:
         raise DatasetError("nothing there; expected a file, a directory or a glob")
@@ -163,6 +163,16 @@ def _find(fs: fsspec.AbstractFileSystem, root: str) -> tuple[str, Infos]:
             f"no file matches; expected files of {', '.join(FORMATS[1:-1])}, or for images their folder"
         )
     return folder, relative
+
+
+def _folders_on_the_way(fs: fsspec.AbstractFileSystem, folder: str, pattern: str) -> Iterator[str]:
+    """The folders that a glob looks into, folder being the part of it without magic."""
+    if fs.isdir(folder):
+        yield folder
+    pieces = pattern.removeprefix(folder).strip("/").split("/")
+    for count in range(1, len(pieces)):
+        found = fs.glob(posixpath.join(folder, *pieces[:count]), detail=True)
+        yield from (name for name, info in found.items() if info["type"] == "directory")
 
 
 def _refuse_closed(*folders: str) -> None:

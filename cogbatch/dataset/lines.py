@@ -77,7 +77,7 @@ def open_lines(listing: Listing, *, limit: int | None = None) -> LinesSource:
         except OSError as err:
             raise DatasetError(f"{file.name} cannot be read: {err.strerror or err}") from err
     source = LinesSource(listing, tuple(indexes), tuple(headers), schema_of(kinds))
-    if not kinds:
+    if not kinds and (limit is None or sum(index.num_rows for index in indexes) < limit):
         _refuse_what_is_no_json(source)
     return source
 

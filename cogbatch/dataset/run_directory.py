@@ -313,7 +313,7 @@ def _require_writable(path: Path) -> None:
     there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not there.is_dir():
         raise RunDirectoryError(f"{path} cannot be made: {there} is a file; use another output path")
-    if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+    if not os.access(there, os.W_OK | os.X_OK | (os.R_OK if there == path else 0)):
         raise RunDirectoryError(
             f"{path} cannot be written: this user may not write in {there}; change that, or use another"
             " output path"

@@ -111,10 +111,11 @@ def _candidate(candidate: Candidate) -> dict[str, object]:
 
 def _error(row: Row, error: RequestError) -> dict[str, str]:
     """The error in the data's own words for the image: the same wherever the dataset lies."""
-    message = sayable(error.message)  # an exception of any library may quote what it was given
+    message = error.message
     if isinstance(row.image, str) and row.image_ref is not None:
-        message = message.replace(shown(row.image), shown(row.image_ref))
-    return {"stage": error.stage, "type": error.type, "message": message}
+        message = message.replace(shown(row.image), shown(row.image_ref)).replace(row.image, row.image_ref)
+    # An exception of any library may quote what it was given.
+    return {"stage": error.stage, "type": error.type, "message": sayable(message)}
 
 
 CANDIDATE_NAMES = tuple(field.name for field in CANDIDATE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,13 +29,22 @@ def measured(items: Iterable[Item], *, workers: int) -> Iterator[tuple[Item, Ite
         yield from ((item, item_metrics(item.candidates)) for item in items)
         return
     items, pending = iter(items), deque[Chunk]()
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool, _nothing_left(pool):
         while chunk := list(islice(items, CHUNK_ITEMS)):
             pending.append((chunk, pool.submit(_measure, [item.candidates for item in chunk])))
             if len(pending) > AHEAD * workers:
                 yield from _finished(pending.popleft())
         while pending:
             yield from _finished(pending.popleft())
+
+
+@contextlib.contextmanager
+def _nothing_left(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """What is queued is not done when the block is left early: by Ctrl-C, or an error."""
+    try:
+        yield
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _measure(several: Sequence[Sequence[Candidate]]) -> list[ItemMetrics]:

@@ -42,23 +42,37 @@ def test_the_launcher_refuses_a_key_that_it_does_not_know() -> None:
         validate_config(prepare_config({**on_premise(), "max_worker": 3}))
 
 
-@pytest.mark.parametrize("name", ["cluster.yaml", "docs/operations.md", "jobs/rayjob.yaml"])
-def test_nodes_install_this_checkout_with_the_tested_versions_and_nothing_by_name(name: str) -> None:
-    """Whoever registers the name in an index would own every cluster."""
-    installs = [line for line in (ROOT / name).read_text().splitlines() if "pip install -" in line]
-    assert installs
-    ours = re.compile(r'-c \S*dist/requirements\.lock "\$\(ls \S*dist/cogbatch-\*\.whl\)\[s3\]"')
-    for line in installs:
-        assert ours.search(line), line
+OURS = re.compile(
+    r"pip install (--quiet )?-c (\S+)/requirements\.lock"
+    r' "\$\(ls (-t )?(\S+)/cogbatch-\*\.whl( \| head -n1)?\)\[s3\]"$'
+)
+BOTO3 = re.compile(r"pip install --quiet -c \S+/requirements\.lock boto3$")  # what Ray's autoscaler imports
 
 
 @pytest.mark.parametrize("load", [in_the_cloud, on_premise])
-def test_what_the_nodes_install_is_where_the_command_looks_for_it(load: Any) -> None:
-    config = load()
-    (install,) = [command for command in config["setup_commands"] if "pip install" in command]
-    (place,) = [there for there, here in config["file_mounts"].items() if here == "dist"]
-    assert f"{place}/requirements.lock" in install
-    assert f"{place}/cogbatch-*.whl" in install
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_nodes_install_this_checkout_with_the_tested_versions_and_nothing_else_by_name(load: Any) -> None:
+    """Whoever registers our name in an index would own every cluster. Defaults of the launcher count."""
+    from ray.autoscaler._private.util import prepare_config
+
+    config = prepare_config(load())
+    (place,) = [there for there, here in load()["file_mounts"].items() if here == "dist"]
+    for kind in ("head_setup_commands", "worker_setup_commands"):
+        installs = [command for command in config[kind] if "pip install" in command]
+        (ours,) = [found for command in installs if (found := OURS.search(command))]
+        assert ours[2] == ours[4] == place
+        assert all(OURS.search(command) or BOTO3.search(command) for command in installs), installs
+
+
+@pytest.mark.parametrize(("name", "count"), [("jobs/rayjob.yaml", 1), ("docs/operations.md", 2)])
+def test_what_is_written_for_people_to_install_is_this_checkout_too(name: str, count: int) -> None:
+    text = (ROOT / name).read_text()
+    blocks = re.findall(r"```\w+\n(.*?)```", text, re.DOTALL) if name.endswith(".md") else [text]
+    installs = [
+        line for block in blocks for line in block.splitlines() if re.search(r"\bpip3? install", line)
+    ]
+    assert len(installs) == count
+    assert all(OURS.search(line.partition("   #")[0].rstrip()) for line in installs), installs
 
 
 @pytest.mark.parametrize("load", [in_the_cloud, on_premise])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -16,7 +19,7 @@ from cogbatch.batch.estimate import known_speed, sample_rows
 from cogbatch.batch.identity import identity_without_model
 from cogbatch.batch.job import check_job, describe
 from cogbatch.batch.plan import FINE, Plan, plan_job
-from cogbatch.batch.spec import JobSpec
+from cogbatch.batch.spec import JobSpec, parse_spec
 from cogbatch.batch.survey import Survey
 from cogbatch.dataset import RunDirectory, open_dataset
 from cogbatch.dataset.parts import write_part
@@ -25,6 +28,9 @@ from cogbatch.dataset.schema import record, rows_to_table
 from cogbatch.engine.fit import Fit
 from cogbatch.errors import RunDirectoryError
 from cogbatch.types import RequestOutput
+
+ROOT = Path(__file__).parents[2]
+GOLDEN, TOKENIZER = ROOT / "tests" / "golden", ROOT / "jobs" / "demo" / "tokenizer"
 
 
 def text_of(plan: Plan) -> str:
@@ -71,12 +77,17 @@ def test_rows_that_would_be_errors_are_counted_with_the_commonest_reason(make_sp
     ]
 
 
-ROOMY = replace(FAKE, survey=lambda spec, rows: _with_room(spec, rows))
-
-
-def _with_room(spec: JobSpec, rows: Sequence[Row]) -> Survey | None:
+def _of(spec: JobSpec, rows: Sequence[Row], here: Fit) -> Survey | None:
     found = FAKE.survey(spec, rows)
-    return found and replace(found, here=Fit("this machine", 10**12, 9))
+    return found and replace(found, here=here)
+
+
+ROOMY = replace(FAKE, survey=lambda spec, rows: _of(spec, rows, Fit("this machine", 10**12, 9)))
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
 
 
 @pytest.mark.parametrize(
@@ -119,8 +130,41 @@ def test_a_gpu_that_this_machine_does_not_have_is_a_problem_where_workers_start_
 def test_a_model_that_does_not_fit_this_machine_is_a_problem_where_workers_start_here(
     make_spec: MakeSpec,
 ) -> None:
-    assert plan_job(make_spec(["say"]), backend=FAKE).problems == ("this machine: the weights take 8.0 GB",)
+    (problem,) = plan_job(make_spec(["say"]), backend=FAKE).problems
+    assert problem.startswith(
+        "the weights take 8.0 GB, this machine has 4.0 GB in all; set model.quantization"
+    )
     assert not plan_job(make_spec(["say"], cluster={"address": "auto"}), backend=FAKE).problems
+    busy = replace(FAKE, survey=lambda spec, rows: _of(spec, rows, Fit("this machine", 10**12, 0, "busy")))
+    assert not plan_job(make_spec(["say"]), backend=busy).problems, "what is free now may change"
+    (gpu,) = plan_job(make_spec(["say"], cluster={"gpus_per_worker": 1}), backend=FAKE, gpus_here=0).problems
+    assert "GPU" in gpu
+
+
+def test_a_finished_job_has_no_problems(make_spec: MakeSpec) -> None:
+    spec = make_spec(["bad"] * 12, cluster={"max_workers": 1, "gpus_per_worker": 1})
+    assert len(plan_job(spec, backend=FAKE, gpus_here=0).problems) == 2
+    start(spec, done=(0, 1, 2))
+    assert plan_job(spec, backend=FAKE, gpus_here=0).lines()[-1] == FINE
+
+
+def test_an_image_that_the_job_may_fetch_is_fetched_by_the_plan(tmp_path: Path) -> None:
+    """The real survey, on the demo's model."""
+    handler = functools.partial(_Quiet, directory=str(GOLDEN))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/image.png"
+        (tmp_path / "data.jsonl").write_text(json.dumps({"image": url}) + "\n")
+        tree = {
+            "model": {"checkpoint": str(ROOT / "jobs/demo/checkpoint"), "tokenizer": str(TOKENIZER)},
+            "input": {"path": str(tmp_path / "data.jsonl"), "prompt": "Describe the image."},
+            "output": {"path": str(tmp_path / "run")},
+        }
+        (problem,) = plan_job(parse_spec(tree)).problems
+        assert problem == "every sampled row would be an error (1 of 1)"
+        allowed = parse_spec(tree, overrides=["input.allow_private_addresses=true"])
+        assert not plan_job(allowed).problems
+        server.shutdown()
 
 
 def test_no_speed_is_made_up(make_spec: MakeSpec) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from fake_backend import MakeSpec
 from job_files import ENVIRONMENT, check_rows, driver_of, wait_for_worker
 
 from cogbatch.batch.signals import held_back
+from cogbatch.cli.interrupt import resumable
 
 PROGRAM = """
 import json, signal, sys, fake_backend, ray, typer
@@ -62,11 +64,50 @@ def test_handlers_are_again_those_from_before_whatever_the_block_installs() -> N
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             assert not heard
         assert heard == [signal.SIGTERM]
-        with held_back():  # what Ray's own handler does
+        with pytest.raises(SystemExit), held_back():  # what Ray's own handler does
             raise SystemExit(signal.SIGTERM)
+        assert heard == [signal.SIGTERM] * 2
+        with pytest.raises(SystemExit, match="a library"), held_back():
+            raise SystemExit("a library")
         assert heard == [signal.SIGTERM] * 2
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with held_back():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        for _ in range(5):
+            signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize(("first", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_ends_with_one_line_whatever_comes_while_it_is_said(
+    capsys: pytest.CaptureFixture[str], first: signal.Signals, code: int
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def work() -> None:
+        with resumable("Parts are kept.") as progress:
+            close, done = progress.close, []
+
+            def close_slowly() -> None:
+                if not done:
+                    done.append(signal.raise_signal(signal.SIGINT))
+                close()
+
+            progress.close = close_slowly  # type: ignore[method-assign]
+            signal.raise_signal(first)
+
+    with pytest.raises(typer.Exit) as caught:
+        work()
+    assert caught.value.exit_code == code
+    word = "Terminated" if first is signal.SIGTERM else "Interrupted"
+    assert capsys.readouterr().err == f"{word}. Parts are kept.\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_third_breaks_the_block_off() -> None:
@@ -84,12 +125,13 @@ def test_the_third_breaks_the_block_off() -> None:
     assert came == 3
 
 
+@pytest.mark.usefixtures("capsys")
 def test_outside_the_main_thread_nothing_is_touched() -> None:
     before = signal.getsignal(signal.SIGINT)
     seen: list[object] = []
 
     def block() -> None:
-        with held_back():
+        with held_back(), resumable("Parts are kept."):
             seen.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=block)
@@ -106,8 +148,9 @@ def test_outside_the_main_thread_nothing_is_touched() -> None:
         (False, [signal.SIGTERM], 143),
         (True, [signal.SIGTERM], 143),
         (True, [signal.SIGINT, signal.SIGINT], 130),
+        (True, [signal.SIGTERM, signal.SIGTERM], 143),
     ],
-    ids=["SIGINT-while-ray-starts", "SIGTERM-while-ray-starts", "SIGTERM", "two-SIGINT"],
+    ids=["SIGINT-while-ray-starts", "SIGTERM-while-ray-starts", "SIGTERM", "two-SIGINT", "two-SIGTERM"],
 )
 def test_a_signal_ends_a_job_with_one_line_and_leaves_no_process(
     make_spec: MakeSpec, tmp_path: Path, at_work: bool, signals: list[signal.Signals], code: int
@@ -127,10 +170,9 @@ def test_a_signal_ends_a_job_with_one_line_and_leaves_no_process(
             wait_for_worker(spec, items=20)
         else:
             deadline = time.monotonic() + 60
-            while "starting Ray" not in errors.read_text():
+            while not any("gcs_server" in line for line in having(mark)):
                 assert time.monotonic() < deadline, errors.read_text()
-                time.sleep(0.05)
-            time.sleep(1.7)
+                time.sleep(0.01)
         for one in signals:
             driver.send_signal(one)
             time.sleep(0.3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,17 @@ import pytest
 
 # As root every folder is open, until the rights that make it so are given up.
 WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+
+
+def _may_give_up_rights() -> bool:
+    if not shutil.which("setpriv"):
+        return False
+    return subprocess.run([*WITHOUT_RIGHTS, "true"], check=False).returncode == 0
+
+
+pytestmark = pytest.mark.skipif(
+    bool(WITHOUT_RIGHTS) and not _may_give_up_rights(), reason="root here cannot give up its rights"
+)
 SAID = """
 import json, sys
 from cogbatch.dataset import RunDirectory
@@ -44,6 +56,7 @@ def test_a_closed_folder_is_named_and_never_passed_over(closed: Path) -> None:
     asked = [
         *[("input", f"{photos}"), ("input", f"{closed}"), ("input", f"{closed}/more")],
         *[("input", f"{closed}/*.jpg"), ("input", f"{photos}/*.jpg"), ("input", f"{photos}/no/*.jpg")],
+        *[("input", f"{photos}/*/*.jpg"), ("input", f"{photos.parent}/*/**/*.jpg")],
         *[("run", f"{closed}"), ("run", f"{photos}/a.jpg/run"), ("run", f"{photos.parent}/new/run")],
     ]
     command = [*WITHOUT_RIGHTS, sys.executable, "-c", SAID, json.dumps(asked)]
@@ -58,12 +71,30 @@ def test_a_closed_folder_is_named_and_never_passed_over(closed: Path) -> None:
         "fine",
         f"DatasetError: input '{photos}/no/*.jpg': no file matches; expected files of"
         " parquet, jsonl, csv, webdataset, huggingface, or for images their folder",
+        f"DatasetError: input '{photos}/*/*.jpg': {refused}",
+        f"DatasetError: input '{photos.parent}/*/**/*.jpg': {refused}",
         f"RunDirectoryError: {closed} cannot be written: this user may not write in {closed};"
         " change that, or use another output path",
         f"RunDirectoryError: {photos}/a.jpg/run cannot be made: {photos}/a.jpg is a file;"
         " use another output path",
         "fine",
     ]
+
+
+def test_a_closed_sweep_hides_no_other_run(closed: Path) -> None:
+    folder = closed.parent
+    (folder / "sweep").mkdir()
+    (folder / "sweep" / "sweep.json").write_text("{}")
+    (folder / "sweep" / "points").symlink_to(closed)
+    (folder / "run").mkdir()
+    (folder / "run" / "job.json").write_text("{}")
+    command = [sys.executable, "-c", "from cogbatch.cli import main; main()", "list", str(folder)]
+    done = subprocess.run([*WITHOUT_RIGHTS, *command], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    found = [line.split("  ")[0] for line in lines]
+    assert found == [f"{folder}/{name}" for name in ("closed", "run", "sweep")]
+    assert "unreadable: " in lines[2]
+    assert "Permission denied" in lines[2]
 
 
 def test_an_error_of_the_system_says_where_and_what_to_do(closed: Path) -> None:

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,9 @@ def test_a_file_without_a_row_of_json_is_refused_with_the_reason(
     with pytest.raises(DatasetError) as caught:
         open_dataset(options)
     assert f"a.jsonl: no row is a JSON object; the first: {reason}" in str(caught.value)
+    path.write_bytes(data + b"\n" + LINE.encode())
+    limited = replace(options, prompt_column=None, prompt=PROMPT, limit=1)
+    assert [bool(row.error) for row in every_row(open_dataset(limited))] == [True]
     path.write_bytes(LINE.encode() + b"\n" + data)
     assert any(row.error for row in every_row(open_dataset(options)))
 
