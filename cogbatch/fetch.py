@@ -24,7 +24,7 @@ import httpx
 from cogbatch import __version__
 from cogbatch.errors import ImageError
 from cogbatch.network import INTERNET, CheckedNetwork, Network, RefusedError, UnresolvedError, within
-from cogbatch.redact import shown
+from cogbatch.redact import lacks_secrets, shown
 
 MAX_REDIRECTS = 5
 MAX_CONNECTIONS = 64  # of a process; a worker fetches with fewer threads
@@ -77,7 +77,10 @@ class Fetcher:
                 problem, asked_s = str(err), err.asked_s
             except RefusedError as err:
                 raise ImageError(f"{name}: {err}") from err
-            except (httpcore.ProtocolError, httpx.InvalidURL, OSError, ValueError) as err:
+            except httpx.InvalidURL as err:  # quotes pieces of it, as the password's before an unescaped "/"
+                reason = "" if lacks_secrets(name) else f": {_line(err)}"
+                raise ImageError(f"{name}: not a valid URL{reason}") from None
+            except (httpcore.ProtocolError, OSError, ValueError) as err:
                 raise ImageError(f"{name}: cannot be fetched: {_line(err)}") from err
             if attempt < attempts:
                 delay_s = FIRST_RETRY_DELAY_S * 2 ** (attempt - 1)
@@ -184,7 +187,8 @@ def _decoded(data: bytes, encoding: bytes, max_bytes: int, *, name: str) -> byte
         return data
     if kind not in (b"gzip", b"x-gzip", b"deflate"):
         raise ImageError(f"{name}: content encoding {kind.decode('latin-1')!r} that was not asked for")
-    unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib, it sees
+    bare = kind == b"deflate" and int.from_bytes(data[:2], "big") % 31 != 0  # without the header of zlib
+    unpacker = zlib.decompressobj(wbits=-15 if bare else 47)  # 47: gzip or zlib, it sees
     try:
         content = unpacker.decompress(data, max_bytes + 1)
     except zlib.error as err:

@@ -21,7 +21,7 @@ REMOVED = "***"
 # unescaped "/" or "?" in its password, which keys of AWS do have; digits and "/" after the colon are a port.
 # The last is that of a URL in a URL of which "@" was encoded and "://" was not; no host has a "%".
 _USERINFO = re.compile(
-    r"(?<=[A-Za-z0-9][A-Za-z0-9+.-]:/)(/?)"
+    r"(?<=[A-Za-z0-9][A-Za-z0-9+.-]:[/\\])([/\\]?)"
     r"(?:[^/?#\s\"'<>]*@|[^/?#\s\"'<>:@\[]{0,200}:(?!\d+(?:[/?#\s\"'<>]|$))[^\s\"'<>@]{0,1000}(?:@|%(?:25){0,8}40)"
     r"|[^/?#&\s\"'<>]*%(?:25){0,8}40)"
 )
@@ -71,8 +71,8 @@ def without_secrets(text: str, *, whole: bool = False) -> str:
     if whole:
         return without_secrets(text.translate(_HIDDEN)).translate(_SEEN)
     has_at = "@" in text or "40" in text
-    if has_at and ":/" in text:
-        text = _USERINFO.sub(rf"\1{REMOVED}@", text)
+    if has_at and (":/" in text or ":\\" in text):
+        text = _USERINFO.sub(lambda found: f"{found[1]}{REMOVED}@", text)
     if has_at and "%" in text:
         text = _ENCODED_USERINFO.sub(lambda found: f"{found[1]}{REMOVED}{found[3] or found[4]}", text)
     if "=" in text or "%" in text:
@@ -99,7 +99,7 @@ def one_line(err: BaseException) -> str:
 
 def lacks_secrets(text: str) -> bool:
     """Whether something was taken out of this text, so that it is no address any more."""
-    return REMOVED in text and ":/" in text
+    return REMOVED in text and (":/" in text or ":\\" in text)
 
 
 def shown(source: str) -> str:

@@ -8,6 +8,7 @@ import gzip
 import socket
 import threading
 import time
+import traceback
 import tracemalloc
 import zlib
 from collections import Counter
@@ -253,7 +254,11 @@ def test_a_body_ends_at_the_limit_whatever_its_length_is_said_to_be(server: Serv
 
 
 def test_compressed_answers_are_decoded_within_the_limit(server: Server, get: Get) -> None:
-    for coding, packed in (("gzip", gzip.compress(b"data")), ("deflate", zlib.compress(b"data"))):
+    bare = zlib.compressobj(wbits=-15)
+    for coding, packed in (
+        *[("gzip", gzip.compress(b"data")), ("deflate", zlib.compress(b"data"))],
+        ("deflate", bare.compress(b"data") + bare.flush()),
+    ):
         server.answers["/x"] = lambda handler, body=packed, coding=coding: handler.reply(
             body=body, Content_Encoding=coding
         )
@@ -275,6 +280,18 @@ def test_compressed_answers_are_decoded_within_the_limit(server: Server, get: Ge
     server.answers["/x"] = lambda handler: handler.reply(body=b"?", Content_Encoding="br")
     with pytest.raises(ImageError, match="'br' that was not asked for"):
         get("http://a.example/x")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://ann:s3cret/x y@h/x", "http://ann:s3cret#x@h/", "http://ann:12/s3cret@h/"]
+)
+def test_what_a_library_says_of_a_url_shows_nothing_of_a_password(get: Get, url: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        get(url)
+    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value)).replace(url, "")
+    with pytest.raises(ImageError, match="not a valid URL: Invalid port: 'x'"):
+        get("http://h:x/")
 
 
 PRIVATE = [

@@ -20,6 +20,7 @@ from cogbatch.redact import lacks_secrets, sayable, shown, without_secrets
     [
         ("https://ann:s3cret@h/x.jpg", "https://***@h/x.jpg"),
         ("https://token@h/x.jpg", "https://***@h/x.jpg"),
+        ("http:\\\\ann:s3cret@h/x.jpg", "http:\\\\***@h/x.jpg"),
         ("https:/ann:s3cret@h/x.jpg", "https:/***@h/x.jpg"),
         ("https://ann:p@ss@h/x", "https://***@h/x"),
         ("s3://AKIA:a/b+c=@bucket/k", "s3://***@bucket/k"),

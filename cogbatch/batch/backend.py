@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from cogbatch.checkpoint.folder import ProvenFolder
 from cogbatch.dataset.dataset import Dataset
 from cogbatch.dataset.rows import Row
 from cogbatch.errors import CheckpointError, JobError
+from cogbatch.images import ImageLimits
 from cogbatch.redact import without_secrets
 from cogbatch.types import GenerationParams, Quantization
 
@@ -200,9 +201,15 @@ def _open_engine(plan: WorkerPlan, on_progress: Callable[[int], None]) -> Engine
         template_version=plan.model.template_version,
         num_threads=plan.num_threads,
         memory_share=memory_share(plan.cluster, on_cuda=plan.device != "cpu", num_cpus=os.cpu_count() or 1),
-        image_limits=plan.jobs[0].dataset.image_limits,
+        image_limits=_image_limits(plan),
         on_progress=on_progress,
     )
+
+
+def _image_limits(plan: WorkerPlan) -> ImageLimits:
+    """All attempts at an image, with the pauses between them, end before the worker counts as stalled."""
+    limits = plan.jobs[0].dataset.image_limits
+    return replace(limits, timeout_s=min(limits.timeout_s, plan.stall_timeout_s / 8))
 
 
 def _offer(plan: WorkerPlan) -> AbstractContextManager[None]:

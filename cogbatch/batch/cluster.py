@@ -110,10 +110,11 @@ def _terminal_to(log: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _flush()
-        for descriptor, own in zip((1, 2), saved, strict=True):
-            os.dup2(own, descriptor)
-            os.close(own)
+        with held_back():  # or what is said of it would be in the log
+            _flush()
+            for descriptor, own in zip((1, 2), saved, strict=True):
+                os.dup2(own, descriptor)
+                os.close(own)
 
 
 def _flush() -> None:

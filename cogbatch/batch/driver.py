@@ -24,6 +24,7 @@ from cogbatch.batch.ongoing import Ongoing
 from cogbatch.batch.passes import first_workers, run_pass
 from cogbatch.batch.progress import Progress, Status
 from cogbatch.batch.room import fits, no_room
+from cogbatch.batch.signals import held_back
 from cogbatch.batch.task import Missing, Task, TaskKey, in_turn
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.shards import MAX_SHARDS, Shard
@@ -33,6 +34,7 @@ from cogbatch.redact import one_line
 POLL_S = 1.0
 STOP_WAIT_S = 60.0
 REFUSED_STOP_WAIT_S = 5.0  # nothing is in flight then
+INTERRUPTED_STOP_WAIT_S = 5.0
 REFUSED_GRACE_S = 120.0  # after one worker refused, for others of its node that are only starting
 MAX_UNWRITTEN = 8  # parts in a row, each tried for some seconds
 BARREN_PASSES = 3  # passes in a row in which nothing was finished and nothing was learned
@@ -152,6 +154,20 @@ class Driver:
 
         thread = threading.Thread(target=work, name="pass", daemon=True)
         thread.start()
+        try:
+            self._watch(thread, tasks, plan)
+        except KeyboardInterrupt:
+            with held_back():  # Ray ends a process in which a thread still uses it when it is shut down
+                with contextlib.suppress(OSError):  # the terminal may be gone
+                    self._progress.say("ending Ray and its workers")
+                self._stop_all(thread, wait_s=INTERRUPTED_STOP_WAIT_S)
+            raise
+        for key, messages in ray.get(self._monitor.close_pass.remote(list(living_nodes()))).items():
+            own = key._replace(part=f"item {key.part}") if plan.isolated else key
+            self._attempts[own] += len(messages)
+            self._reasons[own] = messages[-1]
+
+    def _watch(self, thread: threading.Thread, tasks: Sequence[Task], plan: WorkerPlan) -> None:
         while thread.is_alive():
             thread.join(POLL_S)
             self._progress.update(self._look())
@@ -164,10 +180,6 @@ class Driver:
             self._stop_if_no_node_is_left(thread, first_workers(plan.cluster, len(tasks)))
             self._stop_if_nothing_can_be_written(thread)
             self._say_if_nobody_works()
-        for key, messages in ray.get(self._monitor.close_pass.remote(list(living_nodes()))).items():
-            own = key._replace(part=f"item {key.part}") if plan.isolated else key
-            self._attempts[own] += len(messages)
-            self._reasons[own] = messages[-1]
 
     def _look(self) -> Status:
         """The status now, from the monitor."""

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 3  # how many come before the block is broken off all the same
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """SIGINT and SIGTERM wait for the end of the block, where the first that came is given again.
+    """SIGINT, SIGTERM and SIGHUP wait for the end of the block, where the first that came is given again.
 
     An exception that is raised while a process forks can leave a lock of logging held for ever. Handlers
     that this process had are there again afterwards, whatever the block installs: ray.init puts one of its

@@ -29,7 +29,7 @@ Text = Annotated[str, Field(min_length=1)]
 class Section(BaseModel):
     """A part of a spec: known keys only, never changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _with_type(value: Any) -> Any:
@@ -80,9 +80,9 @@ class ClusterSpec(Section):
 
     address: Literal["local", "auto"] = "local"
     min_workers: Annotated[int, Field(ge=1)] = 1
-    max_workers: Annotated[int, Field(ge=1)] = 1
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
-    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
+    max_workers: Annotated[int, Field(ge=1, le=100_000)] = 1
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1000)] = 0
+    cpus_per_worker: Annotated[int, Field(ge=1, le=10_000)] = 1
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -105,7 +105,7 @@ class ErrorsSpec(Section):
 
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
     shard_attempts: Annotated[int, Field(ge=1)] = 2
-    stall_timeout_s: Annotated[float, Field(gt=0, le=LONGEST_STALL_S)] = 600
+    stall_timeout_s: Annotated[float, Field(ge=1, le=LONGEST_STALL_S)] = 600
 
 
 def _with_preset(value: Any) -> Any:

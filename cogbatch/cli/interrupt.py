@@ -1,4 +1,4 @@
-"""How a command that can be started again ends when it is told to: Ctrl-C, or SIGTERM."""
+"""How a command that can be started again ends when it is told to: Ctrl-C, SIGTERM, SIGHUP."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,11 +15,13 @@ import typer
 if TYPE_CHECKING:
     from cogbatch.batch.progress import Progress
 
-EXIT_INTERRUPTED, EXIT_TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
-
 
 class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does."""
+    """SIGTERM or SIGHUP, which end a command as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 @contextmanager
@@ -26,37 +29,45 @@ def resumable(kept: str) -> Iterator[Progress]:
     """Where the command says how it goes; closed afterwards.
 
     Args:
-        kept: what is said after a signal: what is left and how to go on. The exit code is 130 or 143.
+        kept: what is said after a signal: what is left and how to go on. The exit code is 128 and the signal's
+            number: 130, 143 or 129.
     """
     from cogbatch.batch.progress import open_progress
     from cogbatch.batch.signals import held_back
 
     progress = open_progress()
-    with _sigterm_as_ctrl_c():
+    with _others_as_ctrl_c():
         try:
             yield progress
         except KeyboardInterrupt as err:
-            terminated = isinstance(err, _TerminatedError)
-            with contextlib.suppress(KeyboardInterrupt), held_back():  # one that comes again changes nothing
+            number = err.number if isinstance(err, _TerminatedError) else signal.SIGINT
+            with (
+                contextlib.suppress(KeyboardInterrupt, OSError),
+                held_back(),
+            ):  # another; a terminal that is gone
                 progress.close()
-                typer.echo(f"{'Terminated' if terminated else 'Interrupted'}. {kept}", err=True)
-            raise typer.Exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED) from None
+                typer.echo(f"{'Interrupted' if number == signal.SIGINT else 'Terminated'}. {kept}", err=True)
+            raise typer.Exit(128 + number) from None
         finally:
-            progress.close()
+            with contextlib.suppress(OSError):
+                progress.close()
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
+def _others_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM, and SIGHUP of a terminal that closes, unless they are ignored, as nohup does."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
+        before = {}
     try:
-        signal.signal(signal.SIGTERM, _terminate)
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, _terminate)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _terminate(*_: object) -> None:
-    raise _TerminatedError
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    raise _TerminatedError(number)

@@ -16,6 +16,7 @@ from cogbatch.dataset.parts import PartFooter, read_footers, read_part, write_pa
 from cogbatch.dataset.rows import Row
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.shards import Shard
+from cogbatch.errors import RunDirectoryError
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,19 @@ class RetryRound:
         return self.run.staging(shard)
 
     def missing(self, shards: Iterable[Shard]) -> tuple[Shard, ...]:
-        """Those of the shards whose part this round has not replaced yet."""
+        """Those of the shards whose part this round has not replaced yet.
+
+        Raises RunDirectoryError: a part is gone.
+        """
         shards = tuple(shards)
         footers = read_footers(self.parts, (shard.part_name for shard in shards))
-        pairs = zip(shards, footers, strict=True)
-        return tuple(shard for shard, footer in pairs if footer is None or footer.retry != self.token)
+        pairs = list(zip(shards, footers, strict=True))
+        gone = [self.parts / shard.part_name for shard, footer in pairs if footer is None]
+        if gone:
+            raise RunDirectoryError(
+                f"{gone[0]} is gone or damaged; run the job itself, which redoes it, then retry-failed again"
+            )
+        return tuple(shard for shard, footer in pairs if footer and footer.retry != self.token)
 
     def missing_staged(self, shard: Shard, *, job_fingerprint: str) -> tuple[Shard, ...]:
         """The error rows of the shard, as shards of one row, that are not staged yet."""

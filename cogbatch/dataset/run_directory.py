@@ -198,14 +198,17 @@ class RunDirectory:
     def missing(
         self, shards: Iterable[Shard], *, footers: Iterable[PartFooter] | None = None
     ) -> tuple[Shard, ...]:
-        """The shards without a complete part of this job, in order.
+        """The shards without a complete part of this job, in order. Raises RunDirectoryError: no job.json.
 
         footers: those of all parts, where they have just been read.
         """
         shards = tuple(shards)
         job = self.read_job()
         if job is None:
-            return shards
+            raise RunDirectoryError(
+                f"{self.path / 'job.json'} is gone, and with it what the parts belong to; restore it, or use"
+                " another output path"
+            )
         if footers is None:
             present = set(list_parts(self.path))
             found = read_footers(self.parts, [s.part_name for s in shards if s.part_name in present])

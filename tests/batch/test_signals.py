@@ -149,8 +149,12 @@ def test_outside_the_main_thread_nothing_is_touched() -> None:
         (True, [signal.SIGTERM], 143),
         (True, [signal.SIGINT, signal.SIGINT], 130),
         (True, [signal.SIGTERM, signal.SIGTERM], 143),
+        (True, [signal.SIGHUP], 129),
     ],
-    ids=["SIGINT-while-ray-starts", "SIGTERM-while-ray-starts", "SIGTERM", "two-SIGINT", "two-SIGTERM"],
+    ids=[
+        *("SIGINT-while-ray-starts", "SIGTERM-while-ray-starts", "SIGTERM", "two-SIGINT", "two-SIGTERM"),
+        "SIGHUP",
+    ],
 )
 def test_a_signal_ends_a_job_with_one_line_and_leaves_no_process(
     make_spec: MakeSpec, tmp_path: Path, at_work: bool, signals: list[signal.Signals], code: int
@@ -175,7 +179,7 @@ def test_a_signal_ends_a_job_with_one_line_and_leaves_no_process(
                 time.sleep(0.01)
         for one in signals:
             driver.send_signal(one)
-            time.sleep(0.3)
+            time.sleep(0.1)
         assert driver.wait(90) == code, errors.read_text()
     finally:
         driver.kill()
@@ -184,7 +188,7 @@ def test_a_signal_ends_a_job_with_one_line_and_leaves_no_process(
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
     said = errors.read_text().splitlines()
-    word = "Terminated" if signal.SIGTERM in signals else "Interrupted"
+    word = "Interrupted" if signal.SIGINT in signals else "Terminated"
     assert said[-1] == f"{word}. Parts are kept."
     assert "Traceback" not in errors.read_text()
     subprocess.run(driver_of(spec, tmp_path), env=ENVIRONMENT, check=True, capture_output=True)

@@ -79,6 +79,24 @@ def test_all_mistakes_are_reported_at_once_with_the_nearest_key() -> None:
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        *[
+            "cluster.gpus_per_worker=.inf",
+            "cluster.gpus_per_worker=.nan",
+            "cluster.max_workers=9999999999999",
+        ],
+        *["cluster.cpus_per_worker=1e30", "errors.stall_timeout_s=.inf", "errors.stall_timeout_s=5e-324"],
+        *["errors.stall_timeout_s=1e10", "errors.max_error_rate=.nan"],
+    ],
+)
+def test_numbers_that_no_machine_can_hold_are_refused_by_their_key(override: str) -> None:
+    key = override.partition("=")[0]
+    with pytest.raises(JobError, match=f"1 mistake: {key}="):
+        parse_spec(MINIMAL, overrides=[override])
+
+
 def test_what_a_section_refuses_is_said_without_the_words_of_pydantic() -> None:
     with pytest.raises(JobError, match=r"cluster: min_workers 2 is above max_workers 1$"):
         parse_spec({**MINIMAL, "cluster": {"min_workers": 2}})

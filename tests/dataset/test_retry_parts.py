@@ -15,6 +15,7 @@ from cogbatch.dataset.rows import Row
 from cogbatch.dataset.run_directory import RunDirectory
 from cogbatch.dataset.schema import record, rows_to_table
 from cogbatch.dataset.shards import Shard
+from cogbatch.errors import RunDirectoryError
 from cogbatch.types import Candidate, RequestError, RequestOutput
 
 SHARD = Shard(0, 0, 10, 4)
@@ -80,4 +81,7 @@ def test_staged_error_rows_replace_their_part_once_all_are_there(run: RunDirecto
     texts = [candidates[0]["text"] if candidates else None for candidates in part["candidates"].to_pylist()]
     assert texts == ["old 10", "new 11", "old 12", None]
     assert round_.missing([SHARD]) == ()
+    (round_.parts / SHARD.part_name).unlink()
+    with pytest.raises(RunDirectoryError, match="is gone or damaged; run the job itself"):
+        round_.missing([SHARD])
     assert not list((run.path / "staging").iterdir())

@@ -132,6 +132,9 @@ def test_missing_shards_are_those_without_a_complete_part_of_this_job(run) -> No
     whole = (run.parts / SHARDS[0].part_name).read_bytes()
     (run.parts / SHARDS[0].part_name).write_bytes(whole[:-10])
     assert run.missing(SHARDS) == SHARDS[:1]
+    (run.path / "job.json").unlink()  # what the parts belong to is not known any more: nothing is redone
+    with pytest.raises(RunDirectoryError, match="job.json is gone, .*; restore it"):
+        run.missing(SHARDS)
 
 
 def test_staged_items_are_no_part_until_all_are_there_and_then_exactly_one(run) -> None:
