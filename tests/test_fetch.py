@@ -282,9 +282,7 @@ def test_compressed_answers_are_decoded_within_the_limit(server: Server, get: Ge
         get("http://a.example/x")
 
 
-@pytest.mark.parametrize(
-    "url", ["http://ann:s3cret/x y@h/x", "http://ann:s3cret#x@h/", "http://ann:12/s3cret@h/"]
-)
+@pytest.mark.parametrize("url", ["http://ann:s3cret/x y@h/x", "http://ann:s3cret#x@h/"])
 def test_what_a_library_says_of_a_url_shows_nothing_of_a_password(get: Get, url: str) -> None:
     with pytest.raises(ImageError) as caught:
         get(url)

@@ -29,8 +29,8 @@ def resumable(kept: str) -> Iterator[Progress]:
     """Where the command says how it goes; closed afterwards.
 
     Args:
-        kept: what is said after a signal: what is left and how to go on. The exit code is 128 and the signal's
-            number: 130, 143 or 129.
+        kept: what is said after a signal: what is left and how to go on. The exit code is 128 and the number
+            of the signal: 130, 143 or 129.
     """
     from cogbatch.batch.progress import open_progress
     from cogbatch.batch.signals import held_back

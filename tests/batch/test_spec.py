@@ -85,7 +85,7 @@ def test_all_mistakes_are_reported_at_once_with_the_nearest_key() -> None:
         *[
             "cluster.gpus_per_worker=.inf",
             "cluster.gpus_per_worker=.nan",
-            "cluster.max_workers=9999999999999",
+            "cluster.max_workers=99999999",
         ],
         *["cluster.cpus_per_worker=1e30", "errors.stall_timeout_s=.inf", "errors.stall_timeout_s=5e-324"],
         *["errors.stall_timeout_s=1e10", "errors.max_error_rate=.nan"],

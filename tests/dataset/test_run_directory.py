@@ -133,7 +133,7 @@ def test_missing_shards_are_those_without_a_complete_part_of_this_job(run) -> No
     (run.parts / SHARDS[0].part_name).write_bytes(whole[:-10])
     assert run.missing(SHARDS) == SHARDS[:1]
     (run.path / "job.json").unlink()  # what the parts belong to is not known any more: nothing is redone
-    with pytest.raises(RunDirectoryError, match="job.json is gone, .*; restore it"):
+    with pytest.raises(RunDirectoryError, match=r"job\.json is gone, .*; restore it"):
         run.missing(SHARDS)
 
 
