@@ -41,10 +41,8 @@ def resumable(kept: str) -> Iterator[Progress]:
             yield progress
         except KeyboardInterrupt as err:
             number = err.number if isinstance(err, _TerminatedError) else signal.SIGINT
-            with (
-                contextlib.suppress(KeyboardInterrupt, OSError),
-                held_back(),
-            ):  # another; a terminal that is gone
+            # Another signal, or a terminal that is gone, changes nothing.
+            with contextlib.suppress(KeyboardInterrupt, OSError), held_back():
                 progress.close()
                 typer.echo(f"{'Interrupted' if number == signal.SIGINT else 'Terminated'}. {kept}", err=True)
             raise typer.Exit(128 + number) from None
