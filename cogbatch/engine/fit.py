@@ -10,6 +10,7 @@ from cogbatch.decoding.parts import parts
 from cogbatch.engine.memory import (
     MAX_ROWS,
     activation_bytes,
+    float32_sum_bytes,
     image_tokens,
     token_bytes,
     usable_bytes,
@@ -53,7 +54,8 @@ class Footprint:
         working_bytes: beside weights, keys and values. token_bytes: keys and values of one token.
         image_tokens: that all prompts about an image share; 0 without one. text_tokens: of the request's
             prompts behind it. rows: decoded together. new_tokens: of all rows. expanded_tokens: of a cache in
-            which every row has its own copy of image and prompt.
+            which every row has its own copy of image and prompt. sum_bytes: more working memory on this
+            machine's CPU.
     """
 
     weight_bytes: int
@@ -64,6 +66,7 @@ class Footprint:
     rows: int
     new_tokens: int
     expanded_tokens: int
+    sum_bytes: int = 0
 
     @property
     def item_bytes(self) -> int:
@@ -123,6 +126,7 @@ def footprint(
         rows=sum(rows for rows, _ in runs),
         new_tokens=sum(rows * new for rows, new in runs),
         expanded_tokens=sum(rows * (image + text_tokens + new) for rows, new in runs),
+        sum_bytes=float32_sum_bytes(config, dtype, prompt_tokens=config.max_position_embeddings),
     )
 
 
@@ -136,7 +140,8 @@ def fit(need: Footprint, *, device: str, memory_bytes: int, left_bytes: int, dev
     left = left_bytes - need.weight_bytes
     if left < 0:
         return Fit(device, memory_bytes, 0, f"the weights take {gigabytes(need.weight_bytes)}")
-    budget = max(0, usable_bytes(left, device_type) - need.working_bytes)
+    working = need.working_bytes + (need.sum_bytes if device_type == "cpu" else 0)
+    budget = max(0, usable_bytes(left, device_type) - working)
     if budget < need.item_bytes:
         return Fit(
             device,

@@ -27,6 +27,7 @@ _LEAST_KEPT_ON_CUDA = 2**29
 
 _NESTED_BLOCK = 256  # scales that share one, when scales are quantized too
 _FLOAT32 = 4
+_BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")  # of Intel, of both, of Arm
 _SCRATCH = 1.1  # what matrix products and attention take for themselves; up to 2 % was seen on a CPU
 
 
@@ -105,6 +106,24 @@ def activation_bytes(
     )
     unpacked = 0 if quantization is None else _unpacked_bytes(config, dtype, quantization, prompt_tokens)
     return _table_bytes(config, dtype) + unpacked + int(most * _SCRATCH)
+
+
+def float32_sum_bytes(config: CogVLMConfig, dtype: torch.dtype, *, prompt_tokens: int) -> int:
+    """What a CPU without instructions for bfloat16 holds beside that: oneDNN keeps the sums of a product in
+    float32 until it is done (seen). 0 for other dtypes and processors.
+
+    Args:
+        prompt_tokens: the longest prompt, its image included.
+    """
+    if dtype is not torch.bfloat16 or any(map(torch.cpu.get_capabilities().get, _BFLOAT16_INSTRUCTIONS)):
+        return 0
+    vision = config.vision_config
+    grouped = config.num_multi_query_heads * config.head_dim
+    widest = max(config.hidden_size + 2 * grouped, config.intermediate_size)
+    tower = max(3 * vision.hidden_size, vision.intermediate_size)
+    patches = (vision.image_size // vision.patch_size) ** 2 + 1
+    tokens = max(prompt_tokens, image_tokens(config))
+    return _FLOAT32 * max(tokens * widest, patches * tower, vision.num_patches * config.intermediate_size)
 
 
 def _unpacked_bytes(
@@ -221,6 +240,8 @@ def kv_budget_bytes(
         prompt_tokens=config.max_position_embeddings,
         quantization=quantization,
     )
+    if device.type == "cpu":
+        working += float32_sum_bytes(config, dtype, prompt_tokens=config.max_position_embeddings)
     return max(0, usable_bytes(device_memory(device).left_bytes(share), device.type) - working)
 
 

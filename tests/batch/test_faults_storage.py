@@ -57,6 +57,7 @@ def test_a_part_truncated_by_hand_is_the_only_one_that_is_redone(make_spec: Make
     assert {name for name, times in began(spec).items() if times > 1} == {"i8", "i9", "i10", "i11"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_parts_that_cannot_be_written_stop_the_job_blame_no_row_and_are_done_once_there_is_room(
     make_spec: MakeSpec, tmp_path: Path

@@ -43,6 +43,7 @@ def last_json(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
     return value
 
 
+@pytest.mark.slow
 def test_a_job_is_submitted_followed_listed_and_asked_about(head: Head, tmp_path: Path) -> None:
     """Instead of cogbatch the head runs cat, which prints the spec that it got."""
     job, at = str(demo(tmp_path)), ("--address", head.address)

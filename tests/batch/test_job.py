@@ -100,6 +100,7 @@ def test_a_stalled_item_is_found_and_slow_ones_are_left_alone(make_spec: MakeSpe
     assert all("Timeout" in log for log in logs)
 
 
+@pytest.mark.slow
 def test_an_engine_that_fails_is_replaced_and_its_item_blamed(make_spec: MakeSpec) -> None:
     spec = make_spec(["say", "crash", "say"], errors={"shard_attempts": 1})
     run_job(spec, backend=FAKE)

@@ -62,6 +62,7 @@ def test_only_error_rows_run_again_and_the_others_stay_bit_for_bit(
     assert retry_failed(spec.output.path, backend=FAKE).rows_mended == 0, "tried once, not for ever"
 
 
+@pytest.mark.slow
 def test_a_row_that_kills_its_process_then_costs_no_other_row_its_second_chance(
     make_spec: MakeSpec, tmp_path: Path
 ) -> None:

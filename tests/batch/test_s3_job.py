@@ -75,6 +75,7 @@ def make_spec(name: str, prompts: list[str], images: list[str | None], **section
     return parse_spec({**tree, **sections})
 
 
+@pytest.mark.slow
 def test_a_job_on_s3_has_every_row_once_and_runs_once(environment: dict[str, str], tmp_path: Path) -> None:
     """With a row that kills its process, so that its shard is staged, and an image that is not there."""
     prompts = ["say"] * 6 + ["die"] + ["say"] * 9

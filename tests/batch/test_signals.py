@@ -24,6 +24,7 @@ from cogbatch.batch.spec import parse_spec
 from cogbatch.cli.interrupt import resumable
 ray.cloudpickle.register_pickle_by_value(fake_backend)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
 spec = parse_spec(json.load(open(sys.argv[1])))
 try:
     with resumable("Parts are kept.") as progress:

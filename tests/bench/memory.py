@@ -160,7 +160,8 @@ def measure(model_name: str, dtype_name: str, kind: QuantizationType | None) -> 
             rows=ROWS,
             prompt_tokens=length,
             quantization=None if kind is None else Quantization(kind),
-        ),
+        )
+        + memory.float32_sum_bytes(config, dtype, prompt_tokens=length),
     }
 
 

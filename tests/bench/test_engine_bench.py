@@ -255,6 +255,7 @@ def test_only_what_is_between_the_markers_is_written(tmp_path: Path) -> None:
         write_between_markers(page, "new")
 
 
+@pytest.mark.slow
 def test_it_runs_and_writes_its_tables(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"{BEGIN}\n{END}\n")
