@@ -12,6 +12,7 @@ import math
 
 import torch
 
+from cogbatch.engine.products import ONEDNN_DTYPES
 from cogbatch.engine.quantization import nf4_block, part_of
 from cogbatch.engine.system_memory import Memory, machine_memory
 from cogbatch.model.configuration_cogvlm import CogVLMConfig
@@ -27,7 +28,7 @@ _LEAST_KEPT_ON_CUDA = 2**29
 
 _NESTED_BLOCK = 256  # scales that share one, when scales are quantized too
 _FLOAT32 = 4
-_BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")  # of Intel, of both, of Arm
+_BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx_ne_convert", "bf16")  # of x86, the last of Arm
 _SCRATCH = 1.1  # what matrix products and attention take for themselves; up to 2 % was seen on a CPU
 
 
@@ -109,13 +110,14 @@ def activation_bytes(
 
 
 def float32_sum_bytes(config: CogVLMConfig, dtype: torch.dtype, *, prompt_tokens: int) -> int:
-    """What a CPU without instructions for bfloat16 holds beside that: oneDNN keeps the sums of a product in
-    float32 until it is done (seen). 0 for other dtypes and processors.
+    """What a CPU with AVX-512 but without instructions for bfloat16 holds beside that: oneDNN keeps the sums of
+    a product in float32 until it is done (seen). 0 for other dtypes and processors.
 
     Args:
         prompt_tokens: the longest prompt, its image included.
     """
-    if dtype is not torch.bfloat16 or any(map(torch.cpu.get_capabilities().get, _BFLOAT16_INSTRUCTIONS)):
+    has_instructions = any(map(torch.cpu.get_capabilities().get, _BFLOAT16_INSTRUCTIONS))
+    if dtype is not torch.bfloat16 or dtype not in ONEDNN_DTYPES or has_instructions:
         return 0
     vision = config.vision_config
     grouped = config.num_multi_query_heads * config.head_dim
