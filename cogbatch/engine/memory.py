@@ -110,8 +110,8 @@ def activation_bytes(
 
 
 def float32_sum_bytes(config: CogVLMConfig, dtype: torch.dtype, *, prompt_tokens: int) -> int:
-    """What a CPU with AVX-512 but without instructions for bfloat16 holds beside that: oneDNN keeps the sums of
-    a product in float32 until it is done (seen). 0 for other dtypes and processors.
+    """What a CPU with AVX-512 but without bfloat16 instructions holds beside that: oneDNN keeps the sums of a
+    product in float32 until it is done (seen). 0 for other dtypes and processors.
 
     Args:
         prompt_tokens: the longest prompt, its image included.
