@@ -160,7 +160,8 @@ class Driver:
             with held_back():  # Ray ends a process in which a thread still uses it when it is shut down
                 with contextlib.suppress(OSError):  # the terminal may be gone
                     self._progress.say("ending Ray and its workers")
-                self._stop_all(thread, wait_s=INTERRUPTED_STOP_WAIT_S)
+                with contextlib.suppress(Exception):  # or Ray is
+                    self._stop_all(thread, wait_s=INTERRUPTED_STOP_WAIT_S)
             raise
         for key, messages in ray.get(self._monitor.close_pass.remote(list(living_nodes()))).items():
             own = key._replace(part=f"item {key.part}") if plan.isolated else key

@@ -54,9 +54,11 @@ def resumable(kept: str) -> Iterator[Progress]:
 @contextmanager
 def _others_as_ctrl_c() -> Iterator[None]:
     """SIGTERM, and SIGHUP of a terminal that closes, unless they are ignored, as nohup does."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     if threading.current_thread() is not threading.main_thread():
-        before = {}
+        yield
+        return
+    others = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: handler for number in others if (handler := signal.getsignal(number)) is not None}
     try:
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:
