@@ -34,7 +34,7 @@ from cogbatch.redact import one_line
 POLL_S = 1.0
 STOP_WAIT_S = 60.0
 REFUSED_STOP_WAIT_S = 5.0  # nothing is in flight then
-INTERRUPTED_STOP_WAIT_S = 5.0
+INTERRUPTED_STOP_WAIT_S = 5.0  # somebody waits
 REFUSED_GRACE_S = 120.0  # after one worker refused, for others of its node that are only starting
 MAX_UNWRITTEN = 8  # parts in a row, each tried for some seconds
 BARREN_PASSES = 3  # passes in a row in which nothing was finished and nothing was learned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -13,17 +13,33 @@ PATIENCE = 3  # how many come before the block is broken off all the same
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP wait for the end of the block, where the first that came is given again.
+def handled_by(handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Inside the block that handler has these signals, but for those that are ignored, as nohup does.
 
-    An exception that is raised while a process forks can leave a lock of logging held for ever. Handlers
-    that this process had are there again afterwards, whatever the block installs: ray.init puts one of its
-    own in place for SIGTERM, which from then on breaks the block off by SystemExit. What is ignored stays so.
-    Does nothing outside the main thread, which alone gets signals.
+    Handlers that this process had are there again afterwards, whatever the block installs. Does nothing
+    outside the main thread, which alone gets signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = {number: own for number in numbers if (own := signal.getsignal(number)) is not None}
+    try:
+        for number, own in before.items():
+            if own is not signal.SIG_IGN:
+                signal.signal(number, handler)
+        yield
+    finally:
+        for number, own in before.items():
+            signal.signal(number, own)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP wait for the end of the block, where the first that came is given again.
+
+    An exception that is raised while a process forks can leave a lock of logging held for ever. ray.init puts
+    a handler of its own in place for SIGTERM, which from then on breaks the block off by SystemExit.
+    """
     came: list[int] = []
 
     def hold(number: int, _frame: FrameType | None) -> None:
@@ -31,18 +47,13 @@ def held_back() -> Iterator[None]:
         if len(came) >= PATIENCE:
             raise KeyboardInterrupt
 
-    own = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not None}
     try:
-        for number, handler in own.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, hold)
-        yield
+        with handled_by(hold, *SIGNALS):
+            yield
     except SystemExit as err:
         if err.code == signal.SIGTERM:
             came.append(signal.SIGTERM)
         raise
     finally:
-        for number, handler in own.items():
-            signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])

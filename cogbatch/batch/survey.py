@@ -69,14 +69,11 @@ def survey(spec: JobSpec, rows: Sequence[Row]) -> Survey | None:
     from cogbatch.checkpoint.geometry import read_geometry
     from cogbatch.engine.fit import fit_cards, footprint
     from cogbatch.engine.prompts import Task, prepare
-    from cogbatch.images import ImageLimits
 
     model = spec.model
     found = read_geometry(model.checkpoint, tokenizer=model.tokenizer, version=model.version)
     if found is None:
         return None
-
-    limits = ImageLimits(allow_private_addresses=spec.input.allow_private_addresses)
 
     def prepared(row: Row) -> Task | RequestError:
         return prepare(
@@ -85,7 +82,7 @@ def survey(spec: JobSpec, rows: Sequence[Row]) -> Survey | None:
             tokenizer=found.tokenizer,
             config=found.config,
             template_version=found.config.template_version,
-            image_limits=limits,
+            image_limits=spec.input.image_limits,
         )
 
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -33,10 +32,10 @@ def resumable(kept: str) -> Iterator[Progress]:
             of the signal: 130, 143 or 129.
     """
     from cogbatch.batch.progress import open_progress
-    from cogbatch.batch.signals import held_back
+    from cogbatch.batch.signals import handled_by, held_back
 
     progress = open_progress()
-    with _others_as_ctrl_c():
+    with handled_by(_terminate, signal.SIGTERM, signal.SIGHUP):
         try:
             yield progress
         except KeyboardInterrupt as err:
@@ -49,24 +48,6 @@ def resumable(kept: str) -> Iterator[Progress]:
         finally:
             with contextlib.suppress(OSError):
                 progress.close()
-
-
-@contextmanager
-def _others_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM, and SIGHUP of a terminal that closes, unless they are ignored, as nohup does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    others = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: handler for number in others if (handler := signal.getsignal(number)) is not None}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, _terminate)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:

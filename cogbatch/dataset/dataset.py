@@ -64,7 +64,7 @@ class Dataset:
     @property
     def image_limits(self) -> ImageLimits:
         """What load_image is told of the images of this input."""
-        return ImageLimits(allow_private_addresses=self.options.allow_private_addresses)
+        return self.options.image_limits
 
     def shards(self, shard_size: int | Literal["auto"] = "auto") -> tuple[Shard, ...]:
         """All rows once, in order, in shards of at most shard_size rows.

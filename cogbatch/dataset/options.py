@@ -6,9 +6,12 @@ Also the input section of the job spec: the annotations say what its values may 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field
+
+if TYPE_CHECKING:
+    from cogbatch.images import ImageLimits
 
 Format = Literal["auto", "parquet", "jsonl", "csv", "webdataset", "huggingface", "folder"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -45,6 +48,13 @@ class InputOptions:
     image_root: Text | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     allow_private_addresses: bool = False
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What load_image is told of the images of this input."""
+        from cogbatch.images import ImageLimits  # here: a spec needs no image library
+
+        return ImageLimits(allow_private_addresses=self.allow_private_addresses)
 
     @property
     def id_columns(self) -> tuple[str, ...]:

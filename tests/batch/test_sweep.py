@@ -210,6 +210,15 @@ def test_what_is_wrong_with_points_is_said_for_all_of_them_before_ray(tmp_path: 
         plan_sweep(replace(sweep, points=sweep.points[2:] * 2), backend=FAKE)
 
 
+def test_a_gpu_that_this_machine_does_not_have_is_said_once_for_all_points(tmp_path: Path) -> None:
+    points = [{"generation.seed": n, "cluster.gpus_per_worker": gpus} for n, gpus in enumerate((1, 1, 0))]
+    plan = plan_sweep(make_sweep(tmp_path, ["say"], points=points), backend=FAKE, gpus_here=0)
+    (problem,) = plan.problems
+    assert plan.lines()[-1] == f"problem: {problem}"
+    assert "this machine has no GPUs" in problem
+    assert not plan_sweep(make_sweep(tmp_path, ["say"], points=points), backend=FAKE, gpus_here=1).problems
+
+
 def test_the_directory_of_a_job_is_no_place_for_a_sweep(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, ["say"], points=[{}])
     (tmp_path / "sweep").mkdir()
